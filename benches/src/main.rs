@@ -1,0 +1,2 @@
+//! kcp-benches.
+fn main() {}

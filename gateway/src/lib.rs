@@ -1,0 +1,2 @@
+//! kcp-gateway.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! kcp-gateway.
+fn main() {}

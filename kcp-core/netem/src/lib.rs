@@ -1,0 +1,2 @@
+//! A seeded bad network, sans-IO.
+#![forbid(unsafe_code)]

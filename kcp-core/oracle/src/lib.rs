@@ -1,0 +1,1 @@
+//! Safe wrapper over the C reference implementation of KCP, for tests and benches only.

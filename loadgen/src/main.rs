@@ -1,0 +1,2 @@
+//! kcp-loadgen.
+fn main() {}

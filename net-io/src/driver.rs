@@ -1,0 +1,170 @@
+//! The only trait of the data path: what one turn of a thread asks of the kernel.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::wake::Waker;
+
+/// Microseconds since an epoch all drivers of the process share. Read once per turn; never goes back, never wraps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Now(pub u64);
+
+impl Now {
+    /// Whole milliseconds since the epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0 / 1000
+    }
+}
+
+/// A socket of one driver, numbered from 0 in the order added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId(pub u16);
+
+/// Which implementation moves the datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverKind {
+    /// io_uring.
+    Uring,
+    /// epoll with recvmmsg and sendmmsg.
+    Epoll,
+    /// Virtual time and a seeded network.
+    Sim,
+}
+
+/// One received datagram, borrowed from the driver until its next call.
+#[derive(Debug)]
+pub struct Datagram<'a> {
+    /// The socket it arrived on.
+    pub socket: SocketId,
+    /// Who sent it.
+    pub peer: SocketAddr,
+    /// The address it was sent to; known on wildcard sockets only.
+    pub local: Option<IpAddr>,
+    /// The payload. Never truncated: a datagram that did not fit was dropped and counted.
+    pub payload: &'a [u8],
+}
+
+/// Where a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The socket to send from.
+    pub socket: SocketId,
+    /// The receiver.
+    pub peer: SocketAddr,
+    /// The source address to use; wildcard sockets only.
+    pub local: Option<IpAddr>,
+}
+
+/// What a driver is built with. Every field is read once, at construction.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// Receive buffers, a power of two up to 32,768 (default 1024).
+    pub buffers: u16,
+    /// Largest datagram accepted, in bytes; larger ones are dropped and counted (default 1500).
+    pub datagram_max: u16,
+    /// Datagrams that one turn may hand out before it must submit again (default 1024).
+    pub batch_max: u16,
+    /// Bytes of send arena: what one turn may queue before it submits early (default 1 MiB).
+    pub send_arena: usize,
+    /// How long to gather datagrams after the first, in microseconds; 0 = answer at once (default 0).
+    pub min_wait_us: u32,
+    /// How many datagrams end that gathering (default 32).
+    pub want: u16,
+    /// Send trains of equal-sized datagrams to one peer as one UDP_SEGMENT send (default true).
+    pub gso: bool,
+}
+
+impl Default for DriverConfig {
+    fn default() -> Self {
+        Self {
+            buffers: 1024,
+            datagram_max: 1500,
+            batch_max: 1024,
+            send_arena: 1 << 20,
+            min_wait_us: 0,
+            want: 32,
+            gso: true,
+        }
+    }
+}
+
+/// What a driver did since it was built. Plain counters; the owner publishes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Datagrams handed out by [`Driver::recv`].
+    pub rx_datagrams: u64,
+    /// Their payload bytes.
+    pub rx_bytes: u64,
+    /// Datagrams dropped because they were longer than `datagram_max`.
+    pub rx_truncated: u64,
+    /// Empty datagrams dropped (any peer can send one; on io_uring each ends a multishot receive).
+    pub rx_empty: u64,
+    /// Receive operations that ended in an error.
+    pub rx_errors: u64,
+    /// Times the receive buffers ran dry (datagrams then wait in the socket).
+    pub rx_dry: u64,
+    /// Times a receive had to be armed again.
+    pub rx_rearmed: u64,
+    /// Datagrams dropped by the kernel because a socket's receive buffer was full (SO_RXQ_OVFL or SO_MEMINFO).
+    pub rx_overflow: u64,
+    /// Datagrams given to the kernel.
+    pub tx_datagrams: u64,
+    /// Their payload bytes.
+    pub tx_bytes: u64,
+    /// Send operations; fewer than `tx_datagrams` when trains form.
+    pub tx_sends: u64,
+    /// Datagrams lost because the socket's send buffer was full (EAGAIN, ENOBUFS).
+    pub tx_full: u64,
+    /// Datagrams lost to any other send error.
+    pub tx_errors: u64,
+    /// System calls that submitted or waited.
+    pub enters: u64,
+    /// Turns ended by [`Waker::wake`].
+    pub wakes: u64,
+}
+
+/// One thread's datagram I/O.
+///
+/// A turn is: [`submit_and_wait`](Driver::submit_and_wait), then [`recv`](Driver::recv) until `None` or the caller's budget
+/// ends, then any number of [`slot`](Driver::slot) + [`queue`](Driver::queue) pairs. What was queued leaves with the
+/// next `submit_and_wait`. What was not received stays for the next turn, which then does not block.
+pub trait Driver {
+    /// What [`add_socket`](Driver::add_socket) takes: a bound UDP socket, real or simulated.
+    type Socket;
+
+    /// Starts receiving on `socket`.
+    ///
+    /// # Errors
+    /// The kernel's; the driver is unchanged.
+    fn add_socket(&mut self, socket: Self::Socket) -> io::Result<SocketId>;
+
+    /// Sends what is queued, waits for a datagram, a wake-up or `deadline`, and reads the clock: one system call where the
+    /// kernel allows. `None` waits for ever. A deadline in the past polls.
+    ///
+    /// # Errors
+    /// Only what ends the driver (the ring or the epoll set is unusable). A failed send or receive is a counter.
+    fn submit_and_wait(&mut self, deadline: Option<Now>) -> io::Result<Now>;
+
+    /// The clock as the last turn read it.
+    fn now(&self) -> Now;
+
+    /// The next datagram of this turn's batch.
+    fn recv(&mut self) -> Option<Datagram<'_>>;
+
+    /// Room for one datagram of up to `len_max` bytes. When the arena is full, what is queued is submitted first.
+    fn slot(&mut self, len_max: usize) -> &mut [u8];
+
+    /// Queues the first `len` bytes of the slot last returned. Consecutive datagrams of equal size (the last may be
+    /// shorter) to one destination leave as one train where the socket can.
+    fn queue(&mut self, len: usize, to: &Destination);
+
+    /// A handle with which any thread ends this driver's wait.
+    fn waker(&self) -> Waker;
+
+    /// What happened so far.
+    fn counters(&self) -> Counters;
+
+    /// Which implementation this is.
+    fn kind(&self) -> DriverKind;
+}

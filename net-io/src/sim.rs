@@ -1,0 +1,1 @@
+//! SimDriver: the same trait over virtual time and a seeded network.
