@@ -1,2 +1,5 @@
-//! kcp-gateway.
+//! A multi-core KCP gateway on io_uring.
 #![forbid(unsafe_code)]
+
+pub mod control;
+pub mod shard;

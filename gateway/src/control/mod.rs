@@ -1,0 +1,3 @@
+//! The control plane: one thread for everything that may block, resolve, parse or render.
+
+pub mod command;

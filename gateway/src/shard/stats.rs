@@ -1,0 +1,231 @@
+//! What a shard counts: plain numbers on its own thread, published once per turn for any thread to read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+macro_rules! closed_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident => $label:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// Every variant, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name used in metrics and in the API.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)* }
+            }
+        }
+    };
+}
+
+closed_enum! {
+    /// Why a datagram or a message went no further. A datagram that ends early ends in exactly one of these.
+    DropReason {
+        /// Shorter than one segment header.
+        Short => "short",
+        /// A segment of it names another conversation than the first.
+        WrongConv => "wrong_conv",
+        /// A segment announces more payload than the datagram holds.
+        BadLength => "bad_length",
+        /// A segment's command is unknown.
+        UnknownCommand => "unknown_command",
+        /// Its `una` acknowledges what was never sent.
+        UnaBeyondSent => "una_beyond_sent",
+        /// An ACK names what was never sent.
+        AckBeyondSent => "ack_beyond_sent",
+        /// A fragment number that no receive window could complete.
+        FragmentBeyondWindow => "fragment_beyond_window",
+        /// A payload where none belongs.
+        PayloadOnControl => "payload_on_control",
+        /// From an unknown key, and not a whole valid first segment.
+        NotABirth => "not_a_birth",
+        /// Its key ended recently.
+        Tombstone => "tombstone",
+        /// The session cap is reached.
+        SessionCap => "session_cap",
+        /// The gateway drains.
+        Draining => "draining",
+        /// Another shard's, and that shard's handoff queue is full.
+        HandoffFull => "handoff_full",
+        /// An empty message.
+        EmptyMessage => "empty_message",
+        /// A message longer than the session's budget.
+        MessageTooLong => "message_too_long",
+        /// An answer that would exceed what an unproven address may be sent.
+        Amplification => "amplification",
+    }
+}
+
+closed_enum! {
+    /// Why a session ended.
+    EndReason {
+        /// A segment was sent too often without an answer.
+        DeadLink => "dead_link",
+        /// No valid traffic for the idle timeout.
+        Idle => "idle",
+        /// A message that can never be delivered.
+        MessageTooLong => "message_too_long",
+        /// The gateway stopped.
+        Stop => "stop",
+    }
+}
+
+closed_enum! {
+    /// A shard's other counters and gauges.
+    Stat {
+        /// Gauge: live sessions.
+        Sessions => "sessions",
+        /// Gauge: remembered keys of ended sessions.
+        Tombstones => "tombstones",
+        /// Gauge: bytes held in the shard's store.
+        StoreBytes => "store_bytes",
+        /// Gauge: the store's bound in bytes.
+        StoreBytesMax => "store_bytes_max",
+        /// Sessions born.
+        Births => "births",
+        /// Messages received whole from clients.
+        MessagesIn => "messages_in",
+        /// Their bytes.
+        MessageBytesIn => "message_bytes_in",
+        /// Messages queued towards clients.
+        MessagesOut => "messages_out",
+        /// Their bytes.
+        MessageBytesOut => "message_bytes_out",
+        /// Strays handed to their owner.
+        HandoffOut => "handoff_out",
+        /// Strays received from other shards.
+        HandoffIn => "handoff_in",
+        /// Turns of the loop.
+        Turns => "turns",
+        /// Turns that ended with work left over by a budget.
+        TurnsOverBudget => "turns_over_budget",
+        /// Timers that expired.
+        TimersExpired => "timers_expired",
+        /// Segments sent again because their RTO passed.
+        RtoResends => "rto_resends",
+        /// Segments sent again because later ones were acknowledged.
+        FastResends => "fast_resends",
+        /// Datagrams received.
+        RxDatagrams => "rx_datagrams",
+        /// Their payload bytes.
+        RxBytes => "rx_bytes",
+        /// Datagrams longer than the limit, dropped.
+        RxTruncated => "rx_truncated",
+        /// Empty datagrams, dropped.
+        RxEmpty => "rx_empty",
+        /// Receive operations that failed.
+        RxErrors => "rx_errors",
+        /// Times the receive buffers ran dry.
+        RxDry => "rx_dry",
+        /// Receives armed again.
+        RxRearmed => "rx_rearmed",
+        /// Datagrams the kernel dropped because a receive buffer was full.
+        RxOverflow => "rx_overflow",
+        /// Datagrams sent.
+        TxDatagrams => "tx_datagrams",
+        /// Their payload bytes.
+        TxBytes => "tx_bytes",
+        /// Send operations.
+        TxSends => "tx_sends",
+        /// Datagrams lost to a full send buffer.
+        TxFull => "tx_full",
+        /// Datagrams lost to another send error.
+        TxErrors => "tx_errors",
+        /// System calls of the driver.
+        Enters => "enters",
+        /// Wake-ups by other threads.
+        Wakes => "wakes",
+    }
+}
+
+const LEN: usize = Stat::COUNT + DropReason::COUNT + EndReason::COUNT;
+
+/// One shard's numbers. The shard's own copy is plain memory; [`SharedStats`] carries the published one.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    values: [u64; LEN],
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self { values: [0; LEN] }
+    }
+}
+
+impl Stats {
+    /// Adds to a counter.
+    pub fn add(&mut self, stat: Stat, n: u64) {
+        self.values[stat as usize] += n;
+    }
+
+    /// Sets a gauge, or a counter that is kept elsewhere.
+    pub fn set(&mut self, stat: Stat, value: u64) {
+        self.values[stat as usize] = value;
+    }
+
+    /// Counts one drop.
+    pub fn drop(&mut self, reason: DropReason) {
+        self.values[Stat::COUNT + reason as usize] += 1;
+    }
+
+    /// Counts one session's end.
+    pub fn end(&mut self, reason: EndReason) {
+        self.values[Stat::COUNT + DropReason::COUNT + reason as usize] += 1;
+    }
+
+    /// A counter or gauge.
+    #[must_use]
+    pub fn get(&self, stat: Stat) -> u64 {
+        self.values[stat as usize]
+    }
+
+    /// Drops for one reason.
+    #[must_use]
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.values[Stat::COUNT + reason as usize]
+    }
+
+    /// Sessions ended for one reason.
+    #[must_use]
+    pub fn ends(&self, reason: EndReason) -> u64 {
+        self.values[Stat::COUNT + DropReason::COUNT + reason as usize]
+    }
+}
+
+/// The published copy of one shard's [`Stats`], on cache lines of its own.
+#[derive(Clone, Debug)]
+pub struct SharedStats(Arc<CachePadded<[AtomicU64; LEN]>>);
+
+impl Default for SharedStats {
+    fn default() -> Self {
+        Self(Arc::new(CachePadded::new([const { AtomicU64::new(0) }; LEN])))
+    }
+}
+
+impl SharedStats {
+    /// Makes `stats` visible. Only the owning shard calls this.
+    pub fn publish(&self, stats: &Stats) {
+        for (shared, value) in self.0.iter().zip(stats.values) {
+            shared.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// The numbers as last published: each exact, all from about the same turn.
+    #[must_use]
+    pub fn read(&self) -> Stats {
+        let mut stats = Stats::default();
+        for (value, shared) in stats.values.iter_mut().zip(self.0.iter()) {
+            *value = shared.load(Ordering::Relaxed);
+        }
+        stats
+    }
+}
