@@ -131,7 +131,7 @@ pub struct Counters {
 /// next `submit_and_wait`. What was not received stays for the next turn, which then does not block.
 pub trait Driver {
     /// What [`add_socket`](Driver::add_socket) takes: a bound UDP socket, real or simulated.
-    type Socket;
+    type Socket: std::fmt::Debug;
 
     /// Starts receiving on `socket`.
     ///
