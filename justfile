@@ -1,0 +1,40 @@
+# One-line aliases. Anything with logic is Rust; the whole gate is `.ci/run`.
+
+default:
+    @just --list
+
+demo *ARGS:
+    cargo run --release -p kcp-loadgen -- demo {{ARGS}}
+
+gateway *ARGS:
+    cargo run --release -p kcp-gateway -- {{ARGS}}
+
+load *ARGS:
+    cargo run --release -p kcp-loadgen -- {{ARGS}}
+
+test:
+    cargo test --workspace
+
+lint:
+    cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings
+
+tidy:
+    cargo test -p kcp-gateway --test tidy
+
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+deny:
+    cargo deny --locked check bans licenses sources
+
+advisories:
+    cargo deny --locked check advisories
+
+fuzz TARGET SECONDS="60":
+    cd kcp-core && RUSTC_BOOTSTRAP=1 cargo fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
+
+compare *ARGS:
+    cargo run --release -p kcp-benches -- compare {{ARGS}}
+
+ci:
+    .ci/run
