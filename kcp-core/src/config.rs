@@ -1,5 +1,9 @@
 //! What a listener's sessions share: the protocol's settings, checked once.
 
+use core::fmt;
+
+use crate::wire::HEADER_LEN;
+
 /// Which release of the C library the arithmetic follows, where releases differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Reference {
@@ -8,6 +12,16 @@ pub enum Reference {
     /// 2.1.1: first window probe after 5,000 ms; on loss `ssthresh` is half of the window before the flush.
     #[default]
     V2_1_1,
+}
+
+impl Reference {
+    /// Milliseconds from the closing of the peer's window to the first probe timer's expiry.
+    pub(crate) const fn first_probe_wait(self) -> u32 {
+        match self {
+            Self::V1_7_1 => 7_000,
+            Self::V2_1_1 => 5_000,
+        }
+    }
 }
 
 /// When pending output leaves.
@@ -23,6 +37,11 @@ pub enum FlushPolicy {
 
 /// Settings of a conversation. Shared by all sessions of a listener and passed to every call, so that a session
 /// carries none of it. Changing a field between two calls is the reference's setter of that name.
+///
+/// Any values are safe to use; [`KcpConfig::check`] tells which make sense. What they cost: a session's receive side
+/// holds at most `2 * rcv_wnd` fragments (in order and unread, or out of order), each as large as the datagrams the caller
+/// passes in, see [`KcpConfig::receive_bytes_max`]; its send side what the caller queues, so bound
+/// [`Kcp::wait_snd`](crate::Kcp::wait_snd). All of it counts against the [`Store`](crate::Store)'s bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KcpConfig {
     /// Largest datagram in bytes, 50 and more (default 1400). Reference: `ikcp_setmtu`.
@@ -74,3 +93,102 @@ impl Default for KcpConfig {
         }
     }
 }
+
+impl KcpConfig {
+    /// For games, where latency is worth bandwidth: flush at the end of each turn and at least every 10 ms while
+    /// data waits, resend after two later acknowledgements, no congestion window, windows of 256, strict input.
+    #[must_use]
+    pub fn game() -> Self {
+        Self {
+            nodelay: 1,
+            interval: 10,
+            fastresend: 2,
+            nocwnd: true,
+            snd_wnd: 256,
+            rcv_wnd: 256,
+            flush: FlushPolicy::Turn,
+            strict: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether every setting is inside its documented range.
+    ///
+    /// # Errors
+    /// The first setting that is not, with its range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let ranges = [
+            ("mtu", self.mtu, 50, 65_507),
+            ("nodelay", self.nodelay, 0, 2),
+            ("interval", self.interval, 10, 5_000),
+            ("fastresend", self.fastresend, 0, 65_535),
+            ("fastlimit", self.fastlimit, 0, 65_535),
+            ("snd_wnd", self.snd_wnd, 1, 65_535),
+            ("rcv_wnd", self.rcv_wnd, 128, 65_535),
+            ("dead_link", self.dead_link, 1, u32::MAX),
+        ];
+        for (setting, value, min, max) in ranges {
+            if !(min..=max).contains(&value) {
+                return Err(ConfigError { setting, value, min, max });
+            }
+        }
+        Ok(())
+    }
+
+    /// Payload bytes of a segment, at least 1.
+    #[must_use]
+    #[inline]
+    pub const fn mss(&self) -> u32 {
+        let mss = self.mtu.saturating_sub(OVERHEAD);
+        if mss == 0 { 1 } else { mss }
+    }
+
+    /// Bytes that a session's receive side takes from the store at worst, when no datagram is larger than `datagram_max`.
+    #[must_use]
+    pub const fn receive_bytes_max(&self, datagram_max: usize) -> usize {
+        // A slot of the reorder window, and a buffer that may be half as large again as its payload.
+        let fragment = 24 + datagram_max.saturating_sub(HEADER_LEN) / 2 * 3 + 64;
+        // An acknowledgement for each is owed twice over at most; queues double as they grow.
+        let acks = 4 * self.rcv_wnd as usize * 8;
+        2 * self.rcv_wnd as usize * fragment + acks
+    }
+
+    /// Smallest retransmission timeout in milliseconds.
+    #[inline]
+    pub(crate) const fn min_rto(&self) -> u32 {
+        if self.nodelay == 0 { 100 } else { 30 }
+    }
+
+    /// The fast-ack count that causes a resend; unreachable when fast resend is off.
+    #[inline]
+    pub(crate) const fn resent(&self) -> u32 {
+        if self.fastresend > 0 { self.fastresend } else { u32::MAX }
+    }
+}
+
+/// [`HEADER_LEN`] in the wire's own width.
+const OVERHEAD: u32 = 24;
+
+const _: () = assert!(OVERHEAD as usize == HEADER_LEN);
+
+/// A setting outside its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The field of [`KcpConfig`].
+    pub setting: &'static str,
+    /// What it was set to.
+    pub value: u32,
+    /// Smallest value allowed.
+    pub min: u32,
+    /// Largest value allowed.
+    pub max: u32,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { setting, value, min, max } = self;
+        write!(f, "{setting} = {value}: {min} to {max} is allowed")
+    }
+}
+
+impl core::error::Error for ConfigError {}

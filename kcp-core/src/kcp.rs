@@ -1,9 +1,19 @@
 //! The control block: public API and control flow only.
 
-use crate::config::KcpConfig;
+use alloc::boxed::Box;
+
+use crate::block::Block;
+use crate::config::{FlushPolicy, KcpConfig};
+use crate::congestion::{Congestion, Losses};
 use crate::error::{InputError, RecvError, SendError};
+use crate::flush::Stage;
+use crate::probe::Probe;
+use crate::rtt::Rtt;
+use crate::send::{Due, InFlight, SendSpace};
+use crate::stats::Stats;
 use crate::store::Store;
-use crate::units::{Conv, Millis};
+use crate::units::{Conv, Millis, Sn};
+use crate::wire::HEADER_LEN;
 
 /// What every call needs beside the session itself: its listener's settings and its shard's storage.
 #[derive(Debug)]
@@ -15,25 +25,94 @@ pub struct Cx<'a> {
 }
 
 /// One end of a conversation.
+///
+/// The struct holds what an idle conversation needs; everything else is in a block taken from the [`Store`] while
+/// there is something to send, to acknowledge or to reassemble. Always use a conversation with the same store, and
+/// [`Kcp::reset`] it before dropping it.
 #[derive(Debug)]
-pub struct Kcp {}
+pub struct Kcp {
+    pub(crate) conv: Conv,
+    pub(crate) space: SendSpace,
+    pub(crate) rcv_nxt: Sn,
+    pub(crate) rtt: Rtt,
+    pub(crate) congestion: Congestion,
+    pub(crate) probe: Probe,
+    pub(crate) resends: Resends,
+    /// When the next flush of policy `Interval` is due; for `Turn`, one interval after the last flush.
+    pub(crate) ts_flush: Millis,
+    pub(crate) rmt_wnd: u16,
+    pub(crate) stage: Stage,
+    pub(crate) updated: bool,
+    pub(crate) dead: bool,
+    pub(crate) block: Option<Box<Block>>,
+}
 
-#[expect(unused_variables, reason = "signatures agreed ahead of the implementation")]
+/// A million idle sessions pay for every byte of this.
+const _: () = assert!(size_of::<Kcp>() <= 88);
+
+/// Segments of this conversation transmitted again. Wraps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resends {
+    /// Because their timeout passed (the reference's `xmit`).
+    pub timeout: u32,
+    /// Because later ones were acknowledged.
+    pub fast: u32,
+}
+
+/// Segments in each of the reference's queues.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueLengths {
+    /// Waiting for the window (`nsnd_que`).
+    pub snd_queue: usize,
+    /// In flight (`nsnd_buf`).
+    pub snd_buf: usize,
+    /// Received out of order (`nrcv_buf`).
+    pub rcv_buf: usize,
+    /// Received in order, unread (`nrcv_que`).
+    pub rcv_queue: usize,
+    /// Acknowledgements owed (`ackcount`).
+    pub acks: usize,
+}
+
 impl Kcp {
     /// A fresh conversation. Reference: `ikcp_create`.
     #[must_use]
-    pub fn new(conv: Conv) -> Self {
-        todo!()
+    pub const fn new(conv: Conv) -> Self {
+        Self::resume(conv, Sn(0), Sn(0))
     }
 
-    /// Takes one datagram from the peer.
+    /// A conversation whose numbering goes on where another left off: `snd_nxt` is the first number to be sent, `rcv_nxt` the
+    /// first expected. Nothing is in flight.
+    #[must_use]
+    pub const fn resume(conv: Conv, snd_nxt: Sn, rcv_nxt: Sn) -> Self {
+        Self {
+            conv,
+            space: SendSpace { una: snd_nxt, nxt: snd_nxt },
+            rcv_nxt,
+            rtt: Rtt::new(),
+            congestion: Congestion::new(),
+            probe: Probe::new(),
+            resends: Resends { timeout: 0, fast: 0 },
+            ts_flush: Millis(0),
+            rmt_wnd: RMT_WND_DEF,
+            stage: Stage::Idle,
+            updated: false,
+            dead: false,
+            block: None,
+        }
+    }
+
+    /// Takes one datagram from the peer. Reference: `ikcp_input`.
     ///
-    /// `deliver` is offered each in-order single-fragment message straight out of the datagram while nothing is queued
-    /// ahead of it; `true` means taken. Refused messages and all others are queued for [`Kcp::recv`].
+    /// `deliver` is offered each in-order single-fragment message (of a stream: each in-order piece) straight out of the
+    /// datagram while nothing is queued ahead of it; `true` means taken, as if [`Kcp::recv`] had returned it at once.
+    /// Refused messages and all others are queued for [`Kcp::recv`].
+    ///
+    /// `now` serves the round-trip samples; the reference uses the time of its last update instead.
     ///
     /// # Errors
     /// The rule the datagram broke. With `strict` nothing was changed; otherwise earlier segments stay applied, as in
-    /// the reference (`ikcp_input`).
+    /// the reference.
     pub fn handle_datagram(
         &mut self,
         cx: &mut Cx<'_>,
@@ -41,80 +120,434 @@ impl Kcp {
         datagram: &[u8],
         deliver: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), InputError> {
-        todo!()
+        if datagram.len() < HEADER_LEN {
+            return Err(InputError::TooShort);
+        }
+        if cx.config.strict {
+            self.check_datagram(cx.config, datagram)?;
+        }
+        let result = self.apply_datagram(cx, now, datagram, deliver);
+        self.release_if_empty(cx);
+        result
     }
 
-    /// Tells that time has passed: starts a flush when one is due. Reference: `ikcp_update`.
+    /// Tells that time has passed: starts a flush when one is due (policy `Interval`) or in any case (policy `Turn`).
+    /// Reference: `ikcp_update`.
+    ///
+    /// A clock that jumped by 10 s or more, either way, restarts the interval.
     pub fn handle_timeout(&mut self, cx: &mut Cx<'_>, now: Millis) {
-        todo!()
+        if cx.config.flush == FlushPolicy::Turn {
+            return self.flush(cx, now);
+        }
+        if !self.updated {
+            self.updated = true;
+            self.ts_flush = now;
+        }
+        let mut late = now.since(self.ts_flush);
+        if !(-RESYNC_MS..RESYNC_MS).contains(&late) {
+            self.ts_flush = now;
+            late = 0;
+        }
+        if late < 0 {
+            return;
+        }
+        self.ts_flush = self.ts_flush.add(cx.config.interval);
+        if now.since(self.ts_flush) >= 0 {
+            self.ts_flush = now.add(cx.config.interval);
+        }
+        self.start_flush(cx, now);
     }
 
-    /// Starts a flush now, whatever the interval clock says. Reference: `ikcp_flush` after `ikcp_update`.
+    /// Starts a flush now, whatever the interval clock says. Reference: `ikcp_flush`; with policy `Interval` it likewise does
+    /// nothing before the first [`Kcp::handle_timeout`].
+    ///
+    /// A flush that was not drained is taken up again, together with what came since.
     pub fn flush(&mut self, cx: &mut Cx<'_>, now: Millis) {
-        todo!()
+        match cx.config.flush {
+            FlushPolicy::Interval => {
+                if !self.updated {
+                    return;
+                }
+            }
+            FlushPolicy::Turn => self.ts_flush = now.add(cx.config.interval),
+        }
+        self.start_flush(cx, now);
     }
 
-    /// Queues a message (message mode) or bytes (stream mode). Returns the bytes queued.
+    /// Queues a message (message mode) or bytes (stream mode). Returns the bytes queued: all of a message; of a stream
+    /// possibly fewer, when the rest is too long for one call or the store is full. Reference: `ikcp_send`.
+    ///
+    /// There is no back-pressure here: bound [`Kcp::wait_snd`]. An empty message is a message (the peer receives it as
+    /// such); no bytes of a stream are nothing.
     ///
     /// # Errors
     /// Nothing was queued.
     pub fn send(&mut self, cx: &mut Cx<'_>, message: &[u8]) -> Result<usize, SendError> {
-        todo!()
+        let Some(block) = cx.store.block(&mut self.block) else { return Err(SendError::StoreFull) };
+        let result = block.send.push(self.space, message, cx.config, cx.store);
+        if block.send.is_empty() {
+            self.release_if_empty(cx);
+        }
+        result
     }
 
-    /// Writes the next datagram of a started flush into `buf` (at least `mtu` bytes) and returns its length;
-    /// `None` when the flush is complete.
+    /// Writes the next datagram of a started flush into `buf` and returns its length; `None` when the flush is complete.
+    ///
+    /// `buf` holds at least [`Kcp::transmit_len`] bytes: the mtu, unless a larger mtu was set when data was queued that has
+    /// not left yet. With a smaller one the flush ends before the first segment that does not fit; that and all later
+    /// ones stay queued for the next flush.
     pub fn poll_transmit(&mut self, cx: &mut Cx<'_>, now: Millis, buf: &mut [u8]) -> Option<usize> {
-        todo!()
+        if self.stage == Stage::Idle {
+            return None;
+        }
+        let len = self.fill(cx, now, buf);
+        (len > 0).then_some(len)
     }
 
-    /// Copies the next whole message into `buf`.
+    /// Bytes that [`Kcp::poll_transmit`] needs to make progress. Looks at every queued segment: meant for after the mtu
+    /// was lowered.
+    #[must_use]
+    pub fn transmit_len(&self, config: &KcpConfig) -> usize {
+        let longest = self.block.as_deref().map_or(0, |block| block.send.longest());
+        (config.mtu as usize).max(HEADER_LEN + longest)
+    }
+
+    /// Copies the next whole message into `buf`. Reference: `ikcp_recv`.
     ///
     /// # Errors
     /// Nothing was consumed.
     pub fn recv(&mut self, cx: &mut Cx<'_>, buf: &mut [u8]) -> Result<usize, RecvError> {
-        todo!()
+        let len = self.copy_message(buf)?;
+        self.consume(cx);
+        Ok(len)
+    }
+
+    /// Hands the next whole message to `fragment`, one fragment after the other, without copying it together. Returns
+    /// the message's length. Reference: `ikcp_recv`.
+    ///
+    /// # Errors
+    /// Nothing was consumed, `fragment` was not called.
+    pub fn recv_with(
+        &mut self,
+        cx: &mut Cx<'_>,
+        fragment: impl FnMut(&[u8]),
+    ) -> Result<usize, RecvError> {
+        let len = self.message_len()?;
+        if let Some(block) = self.block.as_deref() {
+            block.recv.message().for_each(fragment);
+        }
+        self.consume(cx);
+        Ok(len)
+    }
+
+    /// Copies the next whole message into `buf` and leaves it queued. Reference: `ikcp_recv` with a negative length, which also
+    /// makes readable what a window enlarged since allows.
+    ///
+    /// # Errors
+    /// As [`Kcp::recv`].
+    pub fn peek(&mut self, cx: &Cx<'_>, buf: &mut [u8]) -> Result<usize, RecvError> {
+        let len = self.copy_message(buf)?;
+        if let Some(block) = self.block.as_deref_mut() {
+            block.recv.promote(&mut self.rcv_nxt, cx.config.rcv_wnd);
+        }
+        Ok(len)
     }
 
     /// Size in bytes of the next whole message. Reference: `ikcp_peeksize`.
     #[must_use]
-    pub fn peek_size(&self, store: &Store) -> Option<usize> {
-        todo!()
+    pub fn peek_size(&self) -> Option<usize> {
+        self.block.as_deref()?.recv.peek_size()
     }
 
-    /// When [`Kcp::handle_timeout`] (policy `Interval`) or [`Kcp::flush`] (policy `Turn`) must be called next; `None` when
-    /// nothing but input can change anything. Never in the past after a complete drain, so it never spins.
+    /// When [`Kcp::handle_timeout`] must be called next; `None` when nothing but input can change anything. Not in the past
+    /// after a complete drain, so it never spins.
+    ///
+    /// Policy `Interval`: the next flush, or `None` while the conversation is idle: an idle conversation skips flushes that would do
+    /// nothing, and its interval starts anew when it has something to do.
+    ///
+    /// Policy `Turn`: `now` while something waits for a flush that the caller owes after input; else the earliest of the next
+    /// timeout in flight, the next window probe, and one interval after the last flush where that left data behind that the
+    /// window allows.
     #[must_use]
     pub fn poll_timeout(&self, cx: &Cx<'_>, now: Millis) -> Option<Millis> {
-        todo!()
+        let deadline = match cx.config.flush {
+            FlushPolicy::Interval => self.interval_deadline(now)?,
+            FlushPolicy::Turn => self.turn_deadline(cx.config, now)?,
+        };
+        Some(if deadline.since(now) < 0 { now } else { deadline })
+    }
+
+    /// When `ikcp_check` would have the next update. Reference: `ikcp_check`, without its remedy: a segment whose timeout
+    /// has passed makes it answer `now` although an update does nothing before the interval's end, so a timer driven by
+    /// it spins. Walks the in-flight segments. [`Kcp::poll_timeout`] does neither.
+    #[must_use]
+    pub fn check(&self, cx: &Cx<'_>, now: Millis) -> Millis {
+        let late = now.since(self.ts_flush);
+        if !self.updated || !(-RESYNC_MS..0).contains(&late) {
+            return now;
+        }
+        let mut wait = self.ts_flush.since(now);
+        for segment in self.in_flight() {
+            let left = segment.resendts.since(now);
+            if left <= 0 {
+                return now;
+            }
+            wait = wait.min(left);
+        }
+        now.add(wait.cast_unsigned().min(cx.config.interval))
     }
 
     /// Returns all storage; the conversation is as new afterwards.
     pub fn reset(&mut self, store: &mut Store) {
-        todo!()
+        if let Some(mut block) = self.block.take() {
+            block.send.clear(store);
+            block.recv.clear(store);
+            block.acks.clear();
+            store.give_back_block(block);
+        }
+        *self = Self::new(self.conv);
     }
 
     /// The conversation id.
     #[must_use]
-    pub fn conv(&self) -> Conv {
-        todo!()
+    pub const fn conv(&self) -> Conv {
+        self.conv
     }
 
     /// Segments queued or in flight. Reference: `ikcp_waitsnd`.
     #[must_use]
-    pub fn wait_snd(&self, store: &Store) -> usize {
-        todo!()
+    pub fn wait_snd(&self) -> usize {
+        let block = self.block.as_deref();
+        block.map_or(0, |block| block.send.unacked() + block.send.queued(self.space))
     }
 
-    /// A segment was sent `dead_link` times without an answer. Reference: `state == -1`.
+    /// A segment was sent `dead_link` times without an answer. Reference: `state == -1`; sending goes on there and here.
     #[must_use]
-    pub fn is_dead(&self) -> bool {
-        todo!()
+    pub const fn is_dead(&self) -> bool {
+        self.dead
     }
 
     /// Nothing queued, in flight, to acknowledge or to probe: the session holds no storage and has no deadline.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
-        todo!()
+    pub const fn is_idle(&self) -> bool {
+        self.block.is_none() && !self.probe.pending()
+    }
+
+    /// The oldest number not acknowledged by the peer.
+    #[must_use]
+    pub const fn snd_una(&self) -> Sn {
+        self.space.una
+    }
+
+    /// The number that the next admitted segment gets.
+    #[must_use]
+    pub const fn snd_nxt(&self) -> Sn {
+        self.space.nxt
+    }
+
+    /// The number expected next from the peer.
+    #[must_use]
+    pub const fn rcv_nxt(&self) -> Sn {
+        self.rcv_nxt
+    }
+
+    /// Free slots in the peer's receive queue, as told last.
+    #[must_use]
+    pub const fn rmt_wnd(&self) -> u32 {
+        self.rmt_wnd as u32
+    }
+
+    /// Smoothed round-trip time in milliseconds; 0 before the first sample.
+    #[must_use]
+    pub const fn srtt(&self) -> u32 {
+        self.rtt.srtt()
+    }
+
+    /// Smoothed deviation of the round-trip time in milliseconds.
+    #[must_use]
+    pub const fn rttval(&self) -> u32 {
+        self.rtt.rttval()
+    }
+
+    /// Retransmission timeout in milliseconds, 60,000 at most.
+    #[must_use]
+    pub const fn rto(&self) -> u32 {
+        self.rtt.rto()
+    }
+
+    /// Congestion window in segments.
+    #[must_use]
+    pub const fn cwnd(&self) -> u32 {
+        self.congestion.cwnd()
+    }
+
+    /// Slow-start threshold in segments.
+    #[must_use]
+    pub const fn ssthresh(&self) -> u32 {
+        self.congestion.ssthresh()
+    }
+
+    /// Congestion window in bytes, the fraction that has not become a segment included.
+    #[must_use]
+    pub const fn incr(&self) -> u32 {
+        self.congestion.incr()
+    }
+
+    /// The interval clock (`ts_flush`).
+    #[must_use]
+    pub const fn ts_flush(&self) -> Millis {
+        self.ts_flush
+    }
+
+    /// The window probe's timer, its wait in milliseconds and the pending commands (`ts_probe`, `probe_wait`, `probe`).
+    #[must_use]
+    pub const fn probe(&self) -> (Millis, u32, u8) {
+        self.probe.raw()
+    }
+
+    /// Segments transmitted again.
+    #[must_use]
+    pub const fn resends(&self) -> Resends {
+        self.resends
+    }
+
+    /// Segments in each queue.
+    #[must_use]
+    pub fn queue_lengths(&self) -> QueueLengths {
+        let Some(block) = self.block.as_deref() else { return QueueLengths::default() };
+        QueueLengths {
+            snd_queue: block.send.queued(self.space),
+            snd_buf: block.send.unacked(),
+            rcv_buf: block.recv.waiting() as usize,
+            rcv_queue: block.recv.ready() as usize,
+            acks: block.acks.len(),
+        }
+    }
+
+    /// Payload bytes queued to be sent, in flight, and received but unread. Walks the queues.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        let block = self.block.as_deref();
+        block.map_or(0, |block| block.send.payload_bytes() + block.recv.payload_bytes())
+    }
+
+    /// The segments in flight, oldest first.
+    pub fn in_flight(&self) -> impl Iterator<Item = InFlight> {
+        self.block.as_deref().into_iter().flat_map(|block| block.send.in_flight(self.space))
+    }
+
+    /// Gives the block back once nothing is left in it.
+    #[inline]
+    pub(crate) fn release_if_empty(&mut self, cx: &mut Cx<'_>) {
+        if self.stage == Stage::Idle
+            && self.block.as_deref().is_some_and(Block::is_empty)
+            && let Some(block) = self.block.take()
+        {
+            cx.store.give_back_block(block);
+        }
+    }
+
+    /// Segments waiting for the window.
+    #[inline]
+    pub(crate) fn queued_segments(&self) -> usize {
+        self.block.as_deref().map_or(0, |block| block.send.queued(self.space))
+    }
+
+    fn message_len(&self) -> Result<usize, RecvError> {
+        let recv = self.block.as_deref().map(|block| &block.recv).filter(|recv| recv.ready() > 0);
+        recv.ok_or(RecvError::Empty)?.peek_size().ok_or(RecvError::Incomplete)
+    }
+
+    fn copy_message(&self, buf: &mut [u8]) -> Result<usize, RecvError> {
+        let needed = self.message_len()?;
+        let Some(mut rest) = buf.get_mut(..needed) else {
+            return Err(RecvError::BufferTooSmall { needed });
+        };
+        if let Some(block) = self.block.as_deref() {
+            for fragment in block.recv.message() {
+                let Some((room, behind)) = rest.split_at_mut_checked(fragment.len()) else { break };
+                room.copy_from_slice(fragment);
+                rest = behind;
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Removes the next message and tells the peer when that reopened a closed window.
+    fn consume(&mut self, cx: &mut Cx<'_>) {
+        let Some(block) = self.block.as_deref_mut() else { return };
+        let rcv_wnd = cx.config.rcv_wnd;
+        let was_closed = block.recv.ready() >= rcv_wnd;
+        block.recv.consume(cx.store);
+        block.recv.promote(&mut self.rcv_nxt, rcv_wnd);
+        if was_closed && block.recv.ready() < rcv_wnd {
+            self.probe.tell();
+        }
+        self.release_if_empty(cx);
+    }
+
+    fn interval_deadline(&self, now: Millis) -> Option<Millis> {
+        if self.is_idle() {
+            return None;
+        }
+        let late = now.since(self.ts_flush);
+        let unusable = !self.updated || !(-RESYNC_MS..RESYNC_MS).contains(&late);
+        Some(if unusable || self.stage != Stage::Idle { now } else { self.ts_flush })
+    }
+
+    fn turn_deadline(&self, config: &KcpConfig, now: Millis) -> Option<Millis> {
+        if self.stage != Stage::Idle || self.probe.pending() {
+            return Some(now);
+        }
+        let block = self.block.as_deref()?;
+        if !block.acks.is_empty() {
+            return Some(now);
+        }
+        let resend = block.send.earliest_resend(now, config.interval);
+        let held_back = self.held_back_deadline(config, now);
+        match (resend, held_back) {
+            (Some(resend), Some(held_back)) => Some(resend.earliest(held_back)),
+            (resend, held_back) => resend.or(held_back),
+        }
+    }
+
+    /// When data that the last flush left behind is to be looked at again, unless an acknowledgement comes first.
+    fn held_back_deadline(&self, config: &KcpConfig, now: Millis) -> Option<Millis> {
+        let fresh = self.block.as_deref().is_some_and(|block| block.send.has_fresh());
+        if self.queued_segments() == 0 && !fresh {
+            return None;
+        }
+        if self.rmt_wnd == 0 && !fresh {
+            // Without a wait the window closed after the last flush: the next one starts it.
+            return Some(self.probe.deadline().unwrap_or(now));
+        }
+        let window = self.congestion.window(config, u32::from(self.rmt_wnd));
+        let open = window.wrapping_sub(self.space.numbered()).cast_signed() > 0;
+        (open || fresh).then_some(self.ts_flush)
     }
 }
+
+impl Resends {
+    #[inline]
+    pub(crate) fn count(&mut self, due: Due, losses: &mut Losses, stats: &mut Stats) {
+        match due {
+            Due::First => stats.segments_sent += 1,
+            Due::Timeout => {
+                losses.timeout = true;
+                self.timeout = self.timeout.wrapping_add(1);
+                stats.resends_timeout += 1;
+            }
+            Due::Fast => {
+                losses.fast += 1;
+                self.fast = self.fast.wrapping_add(1);
+                stats.resends_fast += 1;
+            }
+        }
+    }
+}
+
+/// The peer's window before it told one.
+const RMT_WND_DEF: u16 = 128;
+
+/// A clock this far off the interval clock, in milliseconds, has jumped.
+const RESYNC_MS: i32 = 10_000;

@@ -1,26 +1,230 @@
 //! Where payload lives while it is in flight: recycled, bounded, shared by all sessions of a shard.
 
+mod fragment;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+pub(crate) use fragment::Fragment;
+use fragment::{CLASSES, class_bytes, class_of};
+
+use crate::block::Block;
+use crate::stats::Stats;
+
 /// The storage of one shard's sessions. An idle session holds nothing of it.
+///
+/// A session takes a block of queues when it has something to send, to acknowledge or to reassemble, and a buffer
+/// for each payload it must keep; both come back here when it is done and are handed to whoever needs one next. So the
+/// memory follows the data in flight and not the number of sessions, and nothing is allocated while the amount of data
+/// in flight stays below what it once was.
+///
+/// Buffers come in sizes of 64, 96, 128, 192, 256 ... 65,536 bytes (two per power of two): at most a third of one is
+/// unused beyond the first 64 bytes.
+///
+/// Reset a session ([`Kcp::reset`](crate::Kcp::reset)) before dropping it: what it held is otherwise freed but still
+/// counted as used.
 #[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    buffers: [Recycled; CLASSES],
+    #[expect(
+        clippy::vec_box,
+        reason = "a block moves between here and its session without being copied"
+    )]
+    blocks: Vec<Box<Block>>,
+    blocks_made: usize,
+    bytes_used: usize,
+    bytes_recycled: usize,
+    bytes_max: usize,
+    stats: Stats,
+}
+
+/// Buffers of one size that nobody holds.
+#[derive(Debug, Default)]
+struct Recycled {
+    free: Vec<Box<[u8]>>,
+    /// Buffers of this size in existence: `free` has room for all, so that giving one back never allocates.
+    made: usize,
+}
 
 impl Store {
-    /// A store that never holds more than `bytes_max` bytes of payload and bookkeeping.
+    /// A store that never holds more than `bytes_max` bytes of payload and bookkeeping, recycled memory included.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        let _ = bytes_max;
-        todo!()
+        Self {
+            buffers: Default::default(),
+            blocks: Vec::new(),
+            blocks_made: 0,
+            bytes_used: 0,
+            bytes_recycled: 0,
+            bytes_max,
+            stats: Stats::default(),
+        }
     }
 
     /// Bytes held for sessions now.
     #[must_use]
-    pub fn bytes_used(&self) -> usize {
-        todo!()
+    pub const fn bytes_used(&self) -> usize {
+        self.bytes_used
     }
 
-    /// Gives recycled memory above `keep_bytes` back to the allocator.
+    /// Bytes kept for reuse, held for no session.
+    #[must_use]
+    pub const fn bytes_recycled(&self) -> usize {
+        self.bytes_recycled
+    }
+
+    /// The bound given to [`Store::new`].
+    #[must_use]
+    pub const fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Counters of all sessions that used this store.
+    #[must_use]
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Gives recycled memory above `keep_bytes` back to the allocator, largest buffers first.
+    ///
+    /// Work is proportional to what is given back: a caller with a deadline lowers `keep_bytes` in steps from
+    /// [`Store::bytes_recycled`].
     pub fn trim(&mut self, keep_bytes: usize) {
-        let _ = keep_bytes;
-        todo!()
+        for class in (0..CLASSES).rev() {
+            while self.bytes_recycled > keep_bytes && self.drop_buffer(class) {}
+        }
+        while self.bytes_recycled > keep_bytes {
+            let Some(block) = self.blocks.pop() else { break };
+            self.blocks_made -= 1;
+            self.bytes_recycled -= block.bytes();
+        }
+        for class in &mut self.buffers {
+            class.free.shrink_to(class.made);
+        }
+        self.blocks.shrink_to(self.blocks_made);
+    }
+
+    pub(crate) const fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+
+    /// Copies `bytes` into a buffer. `None`: the store is full.
+    #[inline]
+    pub(crate) fn keep(&mut self, bytes: &[u8], frg: u8) -> Option<Fragment> {
+        self.keep_joined(&[], bytes, frg)
+    }
+
+    /// Copies `head` and `tail`, one after the other, into a buffer. `None`: the store is full.
+    #[inline]
+    pub(crate) fn keep_joined(&mut self, head: &[u8], tail: &[u8], frg: u8) -> Option<Fragment> {
+        let len = head.len() + tail.len();
+        if len == 0 {
+            return Some(Fragment::empty(frg));
+        }
+        let buffer = match self.buffers.get_mut(class_of(len)).and_then(|class| class.free.pop()) {
+            Some(buffer) => {
+                self.bytes_recycled -= buffer.len();
+                self.bytes_used += buffer.len();
+                buffer
+            }
+            None => self.make_buffer(len)?,
+        };
+        Some(Fragment::fill(buffer, head, tail, frg))
+    }
+
+    /// Takes a fragment's buffer back.
+    #[inline]
+    pub(crate) fn give_back(&mut self, fragment: Fragment) {
+        let buffer = fragment.into_buffer();
+        if buffer.is_empty() {
+            return;
+        }
+        self.bytes_used = self.bytes_used.saturating_sub(buffer.len());
+        if let Some(class) = self.buffers.get_mut(class_of(buffer.len())) {
+            self.bytes_recycled += buffer.len();
+            class.free.push(buffer);
+        }
+    }
+
+    /// The block in `slot`, put there first if there is none. `None`: the store is full.
+    #[inline]
+    pub(crate) fn block<'a>(&mut self, slot: &'a mut Option<Box<Block>>) -> Option<&'a mut Block> {
+        if slot.is_none() {
+            *slot = Some(self.take_block()?);
+        }
+        slot.as_deref_mut()
+    }
+
+    /// Takes an empty block back.
+    #[inline]
+    pub(crate) fn give_back_block(&mut self, mut block: Box<Block>) {
+        self.bytes_used = self.bytes_used.saturating_sub(block.bytes());
+        block.recycle();
+        self.bytes_recycled += block.bytes();
+        self.blocks.push(block);
+    }
+
+    /// Counts `bytes` of a queue's growth as used. `false`: the store is full.
+    pub(crate) fn book(&mut self, bytes: usize) -> bool {
+        if self.bytes_used + self.bytes_recycled + bytes > self.bytes_max {
+            self.trim(self.bytes_max.saturating_sub(self.bytes_used + bytes));
+        }
+        let fits = self.bytes_used + self.bytes_recycled + bytes <= self.bytes_max;
+        if fits {
+            self.bytes_used += bytes;
+        } else {
+            self.stats.store_full += 1;
+        }
+        fits
+    }
+
+    /// Corrects a booking when the allocator gave another size than asked for.
+    pub(crate) const fn rebook(&mut self, booked: usize, actual: usize) {
+        self.bytes_used = self.bytes_used - booked + actual;
+    }
+
+    #[inline]
+    fn take_block(&mut self) -> Option<Box<Block>> {
+        let Some(block) = self.blocks.pop() else { return self.make_block() };
+        self.bytes_recycled -= block.bytes();
+        self.bytes_used += block.bytes();
+        Some(block)
+    }
+
+    #[cold]
+    fn make_block(&mut self) -> Option<Box<Block>> {
+        let block = Box::<Block>::default();
+        if !self.book(block.bytes()) {
+            return None;
+        }
+        self.blocks_made += 1;
+        self.blocks.reserve(self.blocks_made);
+        Some(block)
+    }
+
+    #[cold]
+    fn make_buffer(&mut self, len: usize) -> Option<Box<[u8]>> {
+        let class = class_of(len);
+        // Beyond the largest class a buffer has the payload's own size and is freed after use.
+        let bytes = if class < CLASSES { class_bytes(class) } else { len };
+        if !self.book(bytes) {
+            return None;
+        }
+        if let Some(class) = self.buffers.get_mut(class) {
+            class.made += 1;
+            class.free.reserve(class.made);
+        }
+        Some(alloc::vec![0; bytes].into_boxed_slice())
+    }
+
+    fn drop_buffer(&mut self, class: usize) -> bool {
+        let Some(class) = self.buffers.get_mut(class) else { return false };
+        let Some(buffer) = class.free.pop() else { return false };
+        class.made -= 1;
+        self.bytes_recycled -= buffer.len();
+        true
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,490 @@
+//! The send queue and the in-flight buffer: fragmenting, removal by una and ack, fast-ack counts, what is due.
+//!
+//! Both are one deque. Its first `space.numbered()` segments have numbers, `snd_una` onwards without a gap (the
+//! reference's `snd_buf`); the rest wait for the window (`snd_queue`). So admitting a segment moves nothing, and a
+//! number is found by subtraction. A segment acknowledged out of turn gives its payload back at once and stays as a hole
+//! until everything before it is acknowledged.
+
+use alloc::collections::VecDeque;
+
+use crate::config::KcpConfig;
+use crate::error::SendError;
+use crate::store::{Fragment, Store};
+use crate::units::{Millis, Sn};
+
+/// The numbers in use by our side: `una` is the oldest unacknowledged, `nxt` the next to be given out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SendSpace {
+    pub(crate) una: Sn,
+    pub(crate) nxt: Sn,
+}
+
+impl SendSpace {
+    /// Numbers given out and not below `una`, holes included.
+    #[inline]
+    pub(crate) const fn numbered(self) -> u32 {
+        self.nxt.0.wrapping_sub(self.una.0)
+    }
+}
+
+/// One segment, queued or in flight. Names are the reference's.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    fragment: Fragment,
+    ts: Millis,
+    resendts: Millis,
+    rto: u32,
+    fastack: u32,
+    xmit: u32,
+    acked: bool,
+}
+
+/// Why a segment leaves in this flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    First,
+    Timeout,
+    Fast,
+}
+
+/// The settings and estimates that decide about (re)transmission, fixed for one flush.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) rto: u32,
+    pub(crate) nodelay: u32,
+    pub(crate) resent: u32,
+    pub(crate) fastlimit: u32,
+}
+
+/// Everything this side sent or wants to send.
+#[derive(Debug, Default)]
+pub(crate) struct Sender {
+    segments: VecDeque<Segment>,
+    /// Numbered segments not acknowledged (`nsnd_buf`).
+    unacked: u32,
+    /// Numbered segments at the end of the in-flight part that were never transmitted.
+    fresh: u32,
+    due: DueBound,
+}
+
+/// What a flush may conclude without looking at the in-flight segments.
+#[derive(Clone, Copy, Debug, Default)]
+struct DueBound {
+    /// No transmitted segment's timeout passes before this; `None` without such segments.
+    earliest: Option<Millis>,
+    /// A timeout has backed off so far that it may not be compared with the others: always look.
+    far: bool,
+    /// No segment has a higher fast-ack count than this.
+    fastack: u32,
+}
+
+impl Segment {
+    fn new(fragment: Fragment) -> Self {
+        let (ts, resendts) = (Millis(0), Millis(0));
+        Self { fragment, ts, resendts, rto: 0, fastack: 0, xmit: 0, acked: false }
+    }
+
+    /// The first of the reference's three rules that applies. Reference: `ikcp_flush`.
+    #[inline]
+    pub(crate) fn due(&self, now: Millis, rules: &Rules) -> Option<Due> {
+        if self.acked {
+            None
+        } else if self.xmit == 0 {
+            Some(Due::First)
+        } else if now.since(self.resendts) >= 0 {
+            Some(Due::Timeout)
+        } else if self.fastack >= rules.resent
+            && (rules.fastlimit == 0 || self.xmit <= rules.fastlimit)
+        {
+            Some(Due::Fast)
+        } else {
+            None
+        }
+    }
+
+    /// Books a transmission. Only a first one waits the extra eighth without `nodelay`; a timeout keeps the fast-ack
+    /// count and a fast resend keeps the timeout, as in the reference.
+    #[inline]
+    pub(crate) fn transmit(&mut self, due: Due, now: Millis, rules: &Rules) {
+        let mut wait = self.rto;
+        match due {
+            Due::First => {
+                self.rto = rules.rto;
+                wait = rules.rto + if rules.nodelay == 0 { rules.rto >> 3 } else { 0 };
+            }
+            Due::Timeout => {
+                self.rto = backed_off(self.rto, rules);
+                wait = self.rto;
+            }
+            Due::Fast => self.fastack = 0,
+        }
+        self.xmit = self.xmit.wrapping_add(1);
+        self.ts = now;
+        self.resendts = now.add(wait);
+    }
+
+    #[inline]
+    pub(crate) const fn fragment(&self) -> &Fragment {
+        &self.fragment
+    }
+
+    pub(crate) const fn xmit(&self) -> u32 {
+        self.xmit
+    }
+}
+
+impl Sender {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// Segments in flight and not acknowledged (`nsnd_buf`).
+    pub(crate) const fn unacked(&self) -> usize {
+        self.unacked as usize
+    }
+
+    /// Segments without a number (`nsnd_que`).
+    #[inline]
+    pub(crate) fn queued(&self, space: SendSpace) -> usize {
+        self.segments.len() - space.numbered() as usize
+    }
+
+    /// A flush ended before it could write all that it had admitted.
+    pub(crate) const fn has_fresh(&self) -> bool {
+        self.fresh > 0
+    }
+
+    /// Bytes of the deque's own memory.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.segments.capacity() * size_of::<Segment>()
+    }
+
+    /// Payload bytes queued or in flight.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        self.segments.iter().map(|segment| segment.fragment.len()).sum()
+    }
+
+    /// Clears what an emptied sender remembers of its session.
+    #[inline]
+    pub(crate) fn forget(&mut self) {
+        self.unacked = 0;
+        self.fresh = 0;
+        self.due = DueBound::default();
+    }
+
+    /// Gives everything back.
+    pub(crate) fn clear(&mut self, store: &mut Store) {
+        for segment in self.segments.drain(..) {
+            store.give_back(segment.fragment);
+        }
+        self.forget();
+    }
+
+    /// Queues a message, or stream bytes, cut at the mss. Reference: `ikcp_send`.
+    pub(crate) fn push(
+        &mut self,
+        space: SendSpace,
+        bytes: &[u8],
+        config: &KcpConfig,
+        store: &mut Store,
+    ) -> Result<usize, SendError> {
+        let mss = config.mss() as usize;
+        let mut taken = 0;
+        if config.stream {
+            taken = self.extend_tail(space, bytes, mss, store)?;
+            if taken == bytes.len() {
+                return Ok(taken);
+            }
+        }
+        let rest = &bytes[taken..];
+        let count = rest.len().div_ceil(mss).max(1);
+        if count >= FRAGMENTS_MAX {
+            return if taken > 0 { Ok(taken) } else { Err(SendError::TooLong) };
+        }
+        let before = self.segments.len();
+        for left in (0..count).rev() {
+            let from = (count - 1 - left) * mss;
+            let piece = &rest[from..rest.len().min(from + mss)];
+            // At most 126 fragments follow the first.
+            let frg = if config.stream { 0 } else { u8::try_from(left).unwrap_or(u8::MAX) };
+            if !self.append(piece, frg, store) {
+                return self.undo(before, taken, config.stream, store);
+            }
+            taken += piece.len();
+        }
+        Ok(taken)
+    }
+
+    /// Numbers as many queued segments as fit `window`, so that a flush sends them.
+    #[inline]
+    pub(crate) fn admit(&mut self, space: &mut SendSpace, window: u32) {
+        let numbered = space.numbered();
+        let room = window.wrapping_sub(numbered);
+        // Signed, as `_itimediff(snd_nxt, snd_una + cwnd) < 0` is: a window that shrank admits nothing.
+        if room.cast_signed() <= 0 {
+            return;
+        }
+        let queued = self.queued(*space);
+        let count = u32::try_from(queued).unwrap_or(u32::MAX).min(room);
+        space.nxt = space.nxt.add(count);
+        self.unacked += count;
+        self.fresh += count;
+    }
+
+    /// Removes everything before `una`. Reference: `ikcp_parse_una`, `ikcp_shrink_buf`.
+    #[inline]
+    pub(crate) fn on_una(&mut self, space: &mut SendSpace, una: Sn, store: &mut Store) {
+        let ahead = una.since(space.una);
+        if ahead > 0 {
+            let count = ahead.cast_unsigned().min(space.numbered());
+            for _ in 0..count {
+                self.pop_front(space, store);
+            }
+            self.shrink(space, store);
+        }
+    }
+
+    /// Removes the segment `sn`, if it is in flight. Reference: `ikcp_parse_ack`, `ikcp_shrink_buf`.
+    #[inline]
+    pub(crate) fn on_ack(&mut self, space: &mut SendSpace, sn: Sn, store: &mut Store) {
+        let Some(index) = index_of(*space, sn) else { return };
+        if index == 0 {
+            self.pop_front(space, store);
+            self.shrink(space, store);
+        } else if let Some(segment) = self.segments.get_mut(index)
+            && !segment.acked
+        {
+            segment.acked = true;
+            store.give_back(core::mem::take(&mut segment.fragment));
+            self.on_removed();
+        }
+    }
+
+    /// Counts an acknowledgement of a later segment, sent at `ts` or after, against everything before `sn`. No work in
+    /// the ordinary case that `sn` is not ahead of a hole. Reference: `ikcp_parse_fastack`.
+    #[inline]
+    pub(crate) fn on_fastack(&mut self, space: SendSpace, sn: Sn, ts: Millis) {
+        let Some(index) = index_of(space, sn) else { return };
+        for segment in self.segments.range_mut(..index) {
+            if !segment.acked && ts.since(segment.ts) >= 0 {
+                segment.fastack = segment.fastack.saturating_add(1);
+                self.due.fastack = self.due.fastack.max(segment.fastack);
+            }
+        }
+    }
+
+    /// Whether a flush at `now` must look at segments that were transmitted before.
+    #[inline]
+    pub(crate) fn must_scan(&self, now: Millis, resent: u32) -> bool {
+        let timed_out = self.due.earliest.is_some_and(|earliest| now.since(earliest) >= 0);
+        timed_out || self.due.fastack >= resent || self.due.far
+    }
+
+    /// Forgets the bounds; a scan that visits every in-flight segment builds them anew.
+    pub(crate) fn begin_scan(&mut self) {
+        self.due = DueBound::default();
+    }
+
+    /// The number of the first segment that was never transmitted.
+    #[inline]
+    pub(crate) const fn first_fresh(&self, space: SendSpace) -> Sn {
+        Sn(space.nxt.0.wrapping_sub(self.fresh))
+    }
+
+    /// The in-flight segment `sn`.
+    #[inline]
+    pub(crate) fn segment_mut(&mut self, space: SendSpace, sn: Sn) -> Option<&mut Segment> {
+        self.segments.get_mut(index_of(space, sn)?)
+    }
+
+    /// The in-flight segments, oldest first, with their numbers; holes left out.
+    pub(crate) fn in_flight(&self, space: SendSpace) -> impl Iterator<Item = InFlight> {
+        let numbered = self.segments.iter().take(space.numbered() as usize);
+        let unacked = (0..).zip(numbered).filter(|(_, segment)| !segment.acked);
+        unacked.map(move |(offset, segment)| InFlight {
+            sn: space.una.add(offset),
+            frg: segment.fragment.frg(),
+            len: segment.fragment.len(),
+            ts: segment.ts,
+            resendts: segment.resendts,
+            rto: segment.rto,
+            fastack: segment.fastack,
+            xmit: segment.xmit,
+        })
+    }
+
+    /// The flush visited the segment `sn` and, if `due`, transmitted it.
+    #[inline]
+    pub(crate) fn on_visited(&mut self, space: SendSpace, sn: Sn, due: Option<Due>, now: Millis) {
+        if due == Some(Due::First) {
+            self.fresh = self.fresh.saturating_sub(1);
+        }
+        if let Some(segment) = index_of(space, sn).and_then(|index| self.segments.get(index))
+            && !segment.acked
+        {
+            self.due.include(segment, now);
+        }
+    }
+
+    /// A time before which no in-flight segment times out; `None` with nothing transmitted and unacknowledged.
+    ///
+    /// It may be early (the segment it came from may be acknowledged by now); the flush at that time corrects it.
+    pub(crate) fn earliest_resend(&self, now: Millis, interval: u32) -> Option<Millis> {
+        if self.due.far { Some(now.add(interval)) } else { self.due.earliest }
+    }
+
+    /// Largest payload of a numbered or queued segment.
+    pub(crate) fn longest(&self) -> usize {
+        self.segments.iter().map(|segment| segment.fragment.len()).max().unwrap_or(0)
+    }
+
+    #[inline]
+    fn pop_front(&mut self, space: &mut SendSpace, store: &mut Store) {
+        let Some(segment) = self.segments.pop_front() else { return };
+        space.una = space.una.add(1);
+        // A forged una may remove what was numbered but not yet written.
+        self.fresh = self.fresh.min(space.numbered());
+        if !segment.acked {
+            store.give_back(segment.fragment);
+            self.on_removed();
+        }
+    }
+
+    /// Drops holes that have come to the front.
+    #[inline]
+    fn shrink(&mut self, space: &mut SendSpace, store: &mut Store) {
+        while space.numbered() > 0 && self.segments.front().is_some_and(|segment| segment.acked) {
+            self.pop_front(space, store);
+        }
+    }
+
+    #[inline]
+    fn on_removed(&mut self) {
+        self.unacked -= 1;
+        if self.unacked == 0 {
+            self.due = DueBound::default();
+        }
+    }
+
+    /// Stream mode: fills the last queued segment up. Even no bytes make it the end of its message, as in the reference.
+    fn extend_tail(
+        &mut self,
+        space: SendSpace,
+        bytes: &[u8],
+        mss: usize,
+        store: &mut Store,
+    ) -> Result<usize, SendError> {
+        if self.queued(space) == 0 {
+            return Ok(0);
+        }
+        let Some(tail) = self.segments.back_mut().filter(|tail| tail.fragment.len() < mss) else {
+            return Ok(0);
+        };
+        let count = bytes.len().min(mss - tail.fragment.len());
+        if !tail.fragment.extend(&bytes[..count], store) {
+            return Err(SendError::StoreFull);
+        }
+        tail.fragment.end_message();
+        Ok(count)
+    }
+
+    #[inline]
+    fn append(&mut self, piece: &[u8], frg: u8, store: &mut Store) -> bool {
+        if self.segments.len() == self.segments.capacity() && !self.grow(store) {
+            return false;
+        }
+        let Some(fragment) = store.keep(piece, frg) else { return false };
+        self.segments.push_back(Segment::new(fragment));
+        true
+    }
+
+    /// A message is queued whole or not at all; of a stream, what was taken stays.
+    #[cold]
+    fn undo(
+        &mut self,
+        before: usize,
+        taken: usize,
+        stream: bool,
+        store: &mut Store,
+    ) -> Result<usize, SendError> {
+        if stream && taken > 0 {
+            return Ok(taken);
+        }
+        for segment in self.segments.drain(before..) {
+            store.give_back(segment.fragment);
+        }
+        Err(SendError::StoreFull)
+    }
+
+    #[cold]
+    fn grow(&mut self, store: &mut Store) -> bool {
+        let more = self.segments.capacity().max(SEGMENTS_FIRST);
+        let booked = more * size_of::<Segment>();
+        if !store.book(booked) {
+            return false;
+        }
+        let before = self.heap_bytes();
+        self.segments.reserve_exact(more);
+        store.rebook(booked, self.heap_bytes() - before);
+        true
+    }
+}
+
+impl DueBound {
+    #[inline]
+    fn include(&mut self, segment: &Segment, now: Millis) {
+        let earlier = self.earliest.map_or(segment.resendts, |at| at.earliest(segment.resendts));
+        self.earliest = Some(earlier);
+        self.far |= segment.resendts.0.wrapping_sub(now.0) > FAR_MS;
+        self.fastack = self.fastack.max(segment.fastack);
+    }
+}
+
+/// A segment in flight, for introspection. Names are the reference's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// Its number.
+    pub sn: Sn,
+    /// Fragments of the message that follow this one.
+    pub frg: u8,
+    /// Payload bytes.
+    pub len: usize,
+    /// Time of the latest transmission.
+    pub ts: Millis,
+    /// When its timeout passes.
+    pub resendts: Millis,
+    /// Its timeout in milliseconds, backed off by each timeout so far.
+    pub rto: u32,
+    /// Datagrams that acknowledged a later segment since the last fast resend.
+    pub fastack: u32,
+    /// Transmissions so far.
+    pub xmit: u32,
+}
+
+/// The place of `sn` in the deque, if it is numbered.
+#[inline]
+const fn index_of(space: SendSpace, sn: Sn) -> Option<usize> {
+    let offset = sn.0.wrapping_sub(space.una.0);
+    if offset < space.numbered() { Some(offset as usize) } else { None }
+}
+
+/// The timeout after one more expiry. Reference: `ikcp_flush`; the halves are signed there.
+const fn backed_off(rto: u32, rules: &Rules) -> u32 {
+    match rules.nodelay {
+        0 => rto.wrapping_add(if rto > rules.rto { rto } else { rules.rto }),
+        1 => rto.wrapping_add((rto.cast_signed() / 2).cast_unsigned()),
+        _ => rto.wrapping_add(rules.rto / 2),
+    }
+}
+
+/// A message of this many fragments is refused: one less always fits the smallest receive window of a stock peer.
+const FRAGMENTS_MAX: usize = 128;
+
+/// Segments a deque starts with.
+const SEGMENTS_FIRST: usize = 4;
+
+/// A timeout further ahead than this (12 days) may compare wrongly with one far behind it.
+const FAR_MS: u32 = 1 << 30;
+
+/// An idle session holds none of these, a busy one many: the size is watched.
+const _: () = assert!(size_of::<Segment>() <= 48);
