@@ -2,4 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod session;
 pub mod shard;
+pub mod upstream;

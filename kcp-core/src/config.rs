@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::send::FRAGMENTS_MAX;
 use crate::wire::HEADER_LEN;
 
 /// Which release of the C library the arithmetic follows, where releases differ.
@@ -141,6 +142,12 @@ impl KcpConfig {
     pub const fn mss(&self) -> u32 {
         let mss = self.mtu.saturating_sub(OVERHEAD);
         if mss == 0 { 1 } else { mss }
+    }
+
+    /// Longest message that [`Kcp::send`](crate::Kcp::send) takes, in bytes: 127 full fragments. A peer may send longer ones.
+    #[must_use]
+    pub const fn message_max(&self) -> usize {
+        (FRAGMENTS_MAX - 1) * self.mss() as usize
     }
 
     /// Bytes that a session's receive side takes from the store at worst, when no datagram is larger than `datagram_max`.

@@ -424,7 +424,14 @@ impl Kcp {
         }
     }
 
-    /// Payload bytes queued to be sent, in flight, and received but unread. Walks the queues.
+    /// Payload bytes queued to be sent and in flight: what a caller with a budget bounds before [`Kcp::send`].
+    #[inline]
+    #[must_use]
+    pub fn send_bytes(&self) -> usize {
+        self.block.as_deref().map_or(0, |block| block.send.payload_bytes())
+    }
+
+    /// Payload bytes queued to be sent, in flight, and received but unread. Walks the receive queue.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         let block = self.block.as_deref();

@@ -64,6 +64,8 @@ pub(crate) struct Sender {
     unacked: u32,
     /// Numbered segments at the end of the in-flight part that were never transmitted.
     fresh: u32,
+    /// Payload bytes queued or in flight.
+    payload_bytes: usize,
     due: DueBound,
 }
 
@@ -160,8 +162,8 @@ impl Sender {
     }
 
     /// Payload bytes queued or in flight.
-    pub(crate) fn payload_bytes(&self) -> usize {
-        self.segments.iter().map(|segment| segment.fragment.len()).sum()
+    pub(crate) const fn payload_bytes(&self) -> usize {
+        self.payload_bytes
     }
 
     /// Clears what an emptied sender remembers of its session.
@@ -169,6 +171,7 @@ impl Sender {
     pub(crate) fn forget(&mut self) {
         self.unacked = 0;
         self.fresh = 0;
+        self.payload_bytes = 0;
         self.due = DueBound::default();
     }
 
@@ -255,8 +258,9 @@ impl Sender {
             && !segment.acked
         {
             segment.acked = true;
-            store.give_back(core::mem::take(&mut segment.fragment));
-            self.on_removed();
+            let fragment = core::mem::take(&mut segment.fragment);
+            self.on_removed(fragment.len());
+            store.give_back(fragment);
         }
     }
 
@@ -345,8 +349,8 @@ impl Sender {
         // A forged una may remove what was numbered but not yet written.
         self.fresh = self.fresh.min(space.numbered());
         if !segment.acked {
+            self.on_removed(segment.fragment.len());
             store.give_back(segment.fragment);
-            self.on_removed();
         }
     }
 
@@ -359,7 +363,8 @@ impl Sender {
     }
 
     #[inline]
-    fn on_removed(&mut self) {
+    fn on_removed(&mut self, len: usize) {
+        self.payload_bytes -= len;
         self.unacked -= 1;
         if self.unacked == 0 {
             self.due = DueBound::default();
@@ -385,6 +390,7 @@ impl Sender {
             return Err(SendError::StoreFull);
         }
         tail.fragment.end_message();
+        self.payload_bytes += count;
         Ok(count)
     }
 
@@ -395,6 +401,7 @@ impl Sender {
         }
         let Some(fragment) = store.keep(piece, frg) else { return false };
         self.segments.push_back(Segment::new(fragment));
+        self.payload_bytes += piece.len();
         true
     }
 
@@ -411,6 +418,7 @@ impl Sender {
             return Ok(taken);
         }
         for segment in self.segments.drain(before..) {
+            self.payload_bytes -= segment.fragment.len();
             store.give_back(segment.fragment);
         }
         Err(SendError::StoreFull)
@@ -478,7 +486,7 @@ const fn backed_off(rto: u32, rules: &Rules) -> u32 {
 }
 
 /// A message of this many fragments is refused: one less always fits the smallest receive window of a stock peer.
-const FRAGMENTS_MAX: usize = 128;
+pub(crate) const FRAGMENTS_MAX: usize = 128;
 
 /// Segments a deque starts with.
 const SEGMENTS_FIRST: usize = 4;

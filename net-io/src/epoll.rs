@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::driver::{Counters, Datagram, Destination, Driver, DriverConfig, DriverKind, Now, SocketId};
+use crate::driver::{
+    Counters, Datagram, Destination, Driver, DriverConfig, DriverKind, Now, SocketId,
+};
 use crate::socket::UdpSocket;
 use crate::wake::Waker;
 

@@ -11,7 +11,9 @@ pub mod steer;
 pub mod uring;
 pub mod wake;
 
-pub use driver::{Counters, Datagram, Destination, Driver, DriverConfig, DriverKind, Now, SocketId};
+pub use driver::{
+    Counters, Datagram, Destination, Driver, DriverConfig, DriverKind, Now, SocketId,
+};
 pub use epoll::EpollDriver;
 pub use probe::{IoChoice, Probe};
 pub use socket::{SocketOptions, UdpSocket};

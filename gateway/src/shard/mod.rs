@@ -1,18 +1,35 @@
 //! One shard: one thread, one driver, its own sessions, timers and counters. Nothing here is shared but counters out and
 //! commands in.
 
+mod admission;
+mod budget;
+mod egress;
+mod handoff;
+mod ingress;
+mod locals;
+mod mailbox;
+mod sessions;
 pub mod stats;
+mod table;
+mod tombstone;
 
 use std::io;
 use std::sync::Arc;
 
 use crossbeam::channel::Receiver;
-use kcp_core::KcpConfig;
+use kcp_core::{KcpConfig, Millis};
 use net_io::steer::Steering;
-use net_io::{Driver, Waker};
+use net_io::{Driver, Now};
 
 use crate::control::command::ShardCommand;
-use stats::SharedStats;
+use crate::upstream::echo::Echo;
+use egress::Egress;
+pub use handoff::Handoff;
+use ingress::Ingress;
+use locals::Locals;
+use mailbox::Mailbox;
+use sessions::Sessions;
+use stats::{SharedStats, Stat, Stats};
 
 /// What a shard's decisions depend on and what a reload may change. Shared by all shards, replaced as a whole.
 #[derive(Clone, Debug)]
@@ -28,7 +45,7 @@ pub struct Policy {
     /// Remembered keys at most; beyond it the oldest is forgotten.
     pub tombstones_max: u32,
     /// Bytes one session may have queued towards its client before its receive window closes.
-    pub session_bytes_max: u32,
+    pub session_bytes_max: usize,
 }
 
 /// What a shard is built with and keeps for life.
@@ -56,29 +73,20 @@ pub struct Setup<D: Driver> {
     pub handoff: Handoff,
 }
 
-/// One shard's end of the queues that carry strays to their owners.
-#[derive(Debug)]
-pub struct Handoff {}
-
-impl Handoff {
-    /// One end per shard, each with room for `capacity` strays of up to `datagram_max` bytes.
-    #[must_use]
-    pub fn mesh(shards: usize, capacity: usize, datagram_max: usize) -> Vec<Self> {
-        let _ = (shards, capacity, datagram_max);
-        todo!()
-    }
-
-    /// Tells how to wake the other shards, in shard order, once their drivers exist.
-    pub fn set_wakers(&mut self, wakers: Vec<Waker>) {
-        let _ = wakers;
-        todo!()
-    }
-}
-
 /// One shard.
 #[derive(Debug)]
 pub struct Shard<D: Driver> {
-    setup: Setup<D>,
+    index: u32,
+    driver: D,
+    mailbox: Mailbox,
+    handoff: Handoff,
+    steering: Vec<Option<Steering>>,
+    sessions: Sessions,
+    locals: Locals,
+    echo: Echo,
+    stats: Stats,
+    shared: SharedStats,
+    unfinished: bool,
 }
 
 impl<D: Driver> Shard<D> {
@@ -87,7 +95,27 @@ impl<D: Driver> Shard<D> {
     /// # Errors
     /// The driver's, adding a socket.
     pub fn new(setup: Setup<D>) -> io::Result<Self> {
-        Ok(Self { setup })
+        let mut driver = setup.driver;
+        for socket in setup.sockets {
+            driver.add_socket(socket)?;
+        }
+        let now = millis(driver.now());
+        let sessions_max = setup.policy.sessions_max;
+        let mut stats = Stats::default();
+        stats.set(Stat::StoreBytesMax, setup.store_bytes_max as u64);
+        Ok(Self {
+            index: setup.index,
+            driver,
+            mailbox: Mailbox::new(setup.commands, setup.policy),
+            handoff: setup.handoff,
+            steering: setup.steering,
+            sessions: Sessions::new(sessions_max, setup.store_bytes_max, setup.seed, now),
+            locals: Locals::default(),
+            echo: Echo::new(ECHO_BYTES),
+            stats,
+            shared: setup.stats,
+            unfinished: false,
+        })
     }
 
     /// Turns until [`ShardCommand::Stop`].
@@ -95,7 +123,112 @@ impl<D: Driver> Shard<D> {
     /// # Errors
     /// The driver is unusable.
     pub fn run(&mut self) -> io::Result<()> {
-        let _ = &self.setup;
-        todo!()
+        while !self.mailbox.stopping {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// The whole data path, one line per step.
+    ///
+    /// # Errors
+    /// The driver is unusable.
+    pub fn turn(&mut self) -> io::Result<()> {
+        let now = millis(self.driver.submit_and_wait(self.deadline())?); // last turn's sends go, this turn's batch comes
+        self.mailbox.apply(); // drain, reload, stop: before traffic, never in its middle
+        let mut finished = self.ingress(now); // datagram -> owner -> session -> kcp.handle_datagram -> message -> upstream
+        self.returns(now); // upstream -> kcp.send
+        finished &= self.expire(now); // timer -> idle session ends | session is dirty
+        finished &= self.egress(now); // dirty session -> kcp.poll_transmit -> driver slot
+        self.unfinished = !finished;
+        self.publish();
+        Ok(())
+    }
+
+    /// When the next turn must begin even if nothing arrives.
+    fn deadline(&self) -> Option<Now> {
+        if self.unfinished || self.handoff.is_waiting() || !self.echo.is_empty() {
+            return Some(Now(0));
+        }
+        let timer = self.sessions.wheel.next_deadline();
+        let grave = self.sessions.tombstones.next_deadline();
+        let due = match (timer, grave) {
+            (Some(timer), Some(grave)) => timer.earliest(grave),
+            (timer, grave) => timer.or(grave)?,
+        };
+        let now = self.driver.now();
+        let wait_ms = u64::try_from(due.since(millis(now))).unwrap_or(0);
+        Some(Now((now.as_millis() + wait_ms) * 1000))
+    }
+
+    fn ingress(&mut self, now: Millis) -> bool {
+        let mut ingress = Ingress {
+            now,
+            index: self.index,
+            steering: &self.steering,
+            mailbox: &self.mailbox,
+            sessions: &mut self.sessions,
+            locals: &mut self.locals,
+            echo: &mut self.echo,
+            handoff: &mut self.handoff,
+            stats: &mut self.stats,
+        };
+        ingress.retry_blocked();
+        let finished = ingress.strays();
+        let mut taken = 0;
+        while taken < budget::DATAGRAMS
+            && let Some(datagram) = self.driver.recv()
+        {
+            let from = (datagram.socket, datagram.peer, datagram.local);
+            ingress.datagram(from, datagram.payload);
+            taken += 1;
+        }
+        self.handoff.wake_owners();
+        finished && taken < budget::DATAGRAMS
+    }
+
+    fn returns(&mut self, now: Millis) {
+        while let Some((id, message)) = self.echo.front() {
+            if !self.sessions.send(id, message, now, &self.mailbox.policy, &mut self.stats) {
+                return; // the store is full: acknowledgements will make room
+            }
+            self.echo.pop();
+        }
+    }
+
+    fn expire(&mut self, now: Millis) -> bool {
+        self.sessions.expire(now, &self.mailbox.policy, &mut self.stats)
+    }
+
+    fn egress(&mut self, now: Millis) -> bool {
+        let mut egress = Egress {
+            now,
+            mailbox: &self.mailbox,
+            sessions: &mut self.sessions,
+            locals: &self.locals,
+            stats: &mut self.stats,
+        };
+        egress.run(&mut self.driver)
+    }
+
+    fn publish(&mut self) {
+        let stats = &mut self.stats;
+        stats.add(Stat::Turns, 1);
+        stats.add(Stat::TurnsOverBudget, u64::from(self.unfinished));
+        stats.set(Stat::Sessions, u64::from(self.sessions.table.len()));
+        stats.set(Stat::Tombstones, self.sessions.tombstones.len() as u64);
+        stats.store(&self.sessions.store);
+        stats.driver(&self.driver.counters());
+        self.shared.publish(stats);
     }
 }
+
+/// The protocol's clock: the low 32 bits of the driver's milliseconds, wrapping every 49.7 days.
+#[expect(clippy::cast_possible_truncation, reason = "the protocol's clock wraps by design")]
+fn millis(now: Now) -> Millis {
+    Millis(now.as_millis() as u32)
+}
+
+/// Bytes of messages the embedded echo may hold at once, per shard: a full batch of full datagrams and one message of the
+/// largest size beside it.
+const ECHO_BYTES: usize = 2 << 20;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
+use kcp_core::Store;
+use net_io::Counters;
 
 macro_rules! closed_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident => $label:literal,)* }) => {
@@ -110,10 +112,30 @@ closed_enum! {
         TurnsOverBudget => "turns_over_budget",
         /// Timers that expired.
         TimersExpired => "timers_expired",
+        /// Gauge: bytes the store keeps for reuse.
+        StoreBytesRecycled => "store_bytes_recycled",
+        /// Segments sent for the first time.
+        SegmentsSent => "segments_sent",
         /// Segments sent again because their RTO passed.
         RtoResends => "rto_resends",
         /// Segments sent again because later ones were acknowledged.
         FastResends => "fast_resends",
+        /// Window probes sent.
+        WindowProbes => "window_probes",
+        /// PUSH segments taken.
+        PushesAccepted => "pushes_accepted",
+        /// PUSH segments received before; acknowledged again.
+        PushesDuplicate => "pushes_duplicate",
+        /// PUSH segments at or past the receive window; the client sends them again.
+        PushesBeyondWindow => "pushes_beyond_window",
+        /// PUSH segments that the full store had no place for; the client sends them again.
+        PushesWithoutStorage => "pushes_without_storage",
+        /// Acknowledgements not queued because a session owed too many already.
+        AcksDropped => "acks_dropped",
+        /// Round-trip samples too long to be believed.
+        RttSamplesDropped => "rtt_samples_dropped",
+        /// Requests for memory that the store's bound refused.
+        StoreFull => "store_full",
         /// Datagrams received.
         RxDatagrams => "rx_datagrams",
         /// Their payload bytes.
@@ -180,6 +202,51 @@ impl Stats {
     /// Counts one session's end.
     pub fn end(&mut self, reason: EndReason) {
         self.values[Stat::COUNT + DropReason::COUNT + reason as usize] += 1;
+    }
+
+    /// Takes over what the driver counted.
+    pub fn driver(&mut self, c: &Counters) {
+        for (stat, value) in [
+            (Stat::RxDatagrams, c.rx_datagrams),
+            (Stat::RxBytes, c.rx_bytes),
+            (Stat::RxTruncated, c.rx_truncated),
+            (Stat::RxEmpty, c.rx_empty),
+            (Stat::RxErrors, c.rx_errors),
+            (Stat::RxDry, c.rx_dry),
+            (Stat::RxRearmed, c.rx_rearmed),
+            (Stat::RxOverflow, c.rx_overflow),
+            (Stat::TxDatagrams, c.tx_datagrams),
+            (Stat::TxBytes, c.tx_bytes),
+            (Stat::TxSends, c.tx_sends),
+            (Stat::TxFull, c.tx_full),
+            (Stat::TxErrors, c.tx_errors),
+            (Stat::Enters, c.enters),
+            (Stat::Wakes, c.wakes),
+        ] {
+            self.set(stat, value);
+        }
+    }
+
+    /// Takes over what the store holds and counted.
+    pub fn store(&mut self, store: &Store) {
+        let c = store.stats();
+        for (stat, value) in [
+            (Stat::StoreBytes, store.bytes_used() as u64),
+            (Stat::StoreBytesRecycled, store.bytes_recycled() as u64),
+            (Stat::SegmentsSent, c.segments_sent),
+            (Stat::RtoResends, c.resends_timeout),
+            (Stat::FastResends, c.resends_fast),
+            (Stat::WindowProbes, c.probes_sent),
+            (Stat::PushesAccepted, c.pushes_accepted),
+            (Stat::PushesDuplicate, c.pushes_duplicate),
+            (Stat::PushesBeyondWindow, c.pushes_beyond_window),
+            (Stat::PushesWithoutStorage, c.pushes_without_storage),
+            (Stat::AcksDropped, c.acks_dropped),
+            (Stat::RttSamplesDropped, c.rtt_samples_dropped),
+            (Stat::StoreFull, c.store_full),
+        ] {
+            self.set(stat, value);
+        }
     }
 
     /// A counter or gauge.

@@ -1,0 +1,185 @@
+//! One client's session: who it is, its conversation, and where it stands in its life.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use kcp_core::{Conv, Kcp, Millis};
+
+/// A client's address in 24 bytes instead of `SocketAddr`'s 32: a million sessions each keep one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Peer {
+    ip: [u8; 16],
+    scope: u32,
+    port: u16,
+    v4: bool,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(addr: SocketAddr) -> Self {
+        match addr {
+            SocketAddr::V4(a) => {
+                let mut ip = [0; 16];
+                ip[..4].copy_from_slice(&a.ip().octets());
+                Self { ip, scope: 0, port: a.port(), v4: true }
+            }
+            SocketAddr::V6(a) => {
+                Self { ip: a.ip().octets(), scope: a.scope_id(), port: a.port(), v4: false }
+            }
+        }
+    }
+}
+
+impl From<Peer> for SocketAddr {
+    fn from(peer: Peer) -> Self {
+        if peer.v4 {
+            let [a, b, c, d, ..] = peer.ip;
+            Self::new(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), peer.port)
+        } else {
+            Self::V6(SocketAddrV6::new(Ipv6Addr::from(peer.ip), peer.port, 0, peer.scope))
+        }
+    }
+}
+
+/// What a session is found by. Two clients that pick one conv are two sessions; nobody takes a session over by guessing
+/// its conv.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The client's address.
+    pub peer: Peer,
+    /// The conversation.
+    pub conv: Conv,
+}
+
+/// A session of one shard: a slot, and which of the slot's occupants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId {
+    /// The slot in the shard's table.
+    pub index: u32,
+    /// Counts the slot's occupants, wrapping: an id kept past its session's end finds nobody.
+    pub generation: u32,
+}
+
+/// How much may be sent to an address that has not shown that it receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credit {
+    /// The client acknowledged data of ours: it is where it says.
+    Proven,
+    /// This many bytes more, three for each byte received.
+    Unproven(u32),
+}
+
+impl Credit {
+    /// Bytes that may be sent for each byte that came from an unproven address.
+    pub const FACTOR: u32 = 3;
+
+    /// Books `len` received bytes.
+    pub fn earn(&mut self, len: usize) {
+        if let Self::Unproven(bytes) = self {
+            let earned = u32::try_from(len).unwrap_or(u32::MAX).saturating_mul(Self::FACTOR);
+            *bytes = bytes.saturating_add(earned);
+        }
+    }
+
+    /// Takes `len` bytes to send; `false` when that would be more than the address has earned.
+    #[must_use]
+    pub fn spend(&mut self, len: usize) -> bool {
+        match self {
+            Self::Proven => true,
+            Self::Unproven(bytes) => {
+                match u32::try_from(len).ok().and_then(|n| bytes.checked_sub(n)) {
+                    Some(rest) => {
+                        *bytes = rest;
+                        true
+                    }
+                    None => false,
+                }
+            }
+        }
+    }
+}
+
+/// One client's session. The listener's settings, the payload in flight and the timer live elsewhere.
+#[derive(Debug)]
+pub struct Session {
+    /// The conversation.
+    pub kcp: Kcp,
+    /// The client's address.
+    pub peer: Peer,
+    /// When the last valid datagram came.
+    pub last_rx: Millis,
+    /// What may still be sent before the address is proven.
+    pub credit: Credit,
+    /// Bytes of its messages that the upstream holds.
+    pub upstream_bytes: usize,
+    /// The slot's occupant number; see [`SessionId`].
+    pub generation: u32,
+    /// The listener it came in by.
+    pub listener: u16,
+    /// Which of the gateway's addresses the client uses: an index into the shard's list, 0 for the socket's own.
+    pub local: u16,
+    /// It stands in the list of sessions to flush this turn.
+    pub dirty: bool,
+    /// It stands in the list of sessions whose messages wait for the upstream.
+    pub blocked: bool,
+}
+
+impl Session {
+    /// A session born now.
+    #[must_use]
+    pub fn new(key: Key, listener: u16, local: u16, now: Millis) -> Self {
+        Self {
+            kcp: Kcp::new(key.conv),
+            peer: key.peer,
+            last_rx: now,
+            credit: Credit::Unproven(0),
+            upstream_bytes: 0,
+            generation: 0,
+            listener,
+            local,
+            dirty: false,
+            blocked: false,
+        }
+    }
+
+    /// Bytes of messages it may still have queued towards its client, of `bytes_max`.
+    #[must_use]
+    pub fn room(&self, bytes_max: usize) -> usize {
+        bytes_max.saturating_sub(self.kcp.send_bytes()).saturating_sub(self.upstream_bytes)
+    }
+
+    /// What the session is found by.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        Key { peer: self.peer, conv: self.kcp.conv() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_its_address_again() {
+        for text in ["127.0.0.1:4000", "255.255.255.255:65535", "[::1]:1", "[fe80::1%7]:9"] {
+            let addr: SocketAddr = text.parse().unwrap();
+            assert_eq!(SocketAddr::from(Peer::from(addr)), addr);
+        }
+    }
+
+    #[test]
+    fn a_v4_peer_is_not_the_v6_peer_with_the_same_bytes() {
+        let v4: SocketAddr = "1.2.3.4:5".parse().unwrap();
+        let v6: SocketAddr = "[102:304::]:5".parse().unwrap();
+        assert_ne!(Peer::from(v4), Peer::from(v6));
+    }
+
+    #[test]
+    fn an_unproven_address_gets_three_bytes_for_one() {
+        let mut credit = Credit::Unproven(0);
+        assert!(!credit.spend(1));
+        credit.earn(24);
+        assert!(credit.spend(70));
+        assert!(!credit.spend(3));
+        assert!(credit.spend(2));
+        assert!(Credit::Proven.spend(usize::MAX));
+    }
+}

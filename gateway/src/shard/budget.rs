@@ -1,0 +1,16 @@
+//! How much one turn may do of each kind of work. What is left over comes first in the next turn, which then does not wait.
+//!
+//! The sum bounds a turn at a few milliseconds: a datagram costs about a microsecond with its answer, an expired timer less.
+
+/// Datagrams taken from the driver.
+pub(super) const DATAGRAMS: usize = 1024;
+/// Strays taken from other shards.
+pub(super) const STRAYS: usize = 256;
+/// Timers expired.
+pub(super) const TIMERS: usize = 1024;
+/// Tombstones forgotten.
+pub(super) const TOMBSTONES: usize = 256;
+/// Datagrams queued for sending.
+pub(super) const TRANSMITS: usize = 2048;
+/// Sessions whose messages are offered to the upstream again.
+pub(super) const BLOCKED: usize = 256;

@@ -1,0 +1,81 @@
+//! Dirty sessions: flush each once, into the driver's send slots.
+
+use std::net::SocketAddr;
+
+use kcp_core::{Cx, FlushPolicy, Millis};
+use net_io::{Destination, Driver, SocketId};
+
+use super::budget;
+use super::locals::Locals;
+use super::mailbox::Mailbox;
+use super::sessions::Sessions;
+use super::stats::{DropReason, EndReason, Stats};
+use crate::session::SessionId;
+
+/// What egress works on beside the driver.
+pub(super) struct Egress<'a> {
+    pub(super) now: Millis,
+    pub(super) mailbox: &'a Mailbox,
+    pub(super) sessions: &'a mut Sessions,
+    pub(super) locals: &'a Locals,
+    pub(super) stats: &'a mut Stats,
+}
+
+impl Egress<'_> {
+    /// Flushes dirty sessions until none is left or the budget ends; tells which.
+    pub(super) fn run(&mut self, driver: &mut impl Driver) -> bool {
+        let mut budget = budget::TRANSMITS;
+        while let Some(&id) = self.sessions.dirty.front() {
+            if budget == 0 {
+                return false;
+            }
+            if self.session(id, driver, &mut budget) {
+                self.sessions.dirty.pop_front();
+                self.settle(id);
+            }
+        }
+        true
+    }
+
+    /// Flushes one session; `false` when the budget ended before its flush did.
+    fn session(&mut self, id: SessionId, driver: &mut impl Driver, budget: &mut usize) -> bool {
+        let Sessions { table, store, .. } = &mut *self.sessions;
+        let Some(session) = table.by_id(id) else { return true };
+        let config = &self.mailbox.policy.listeners[usize::from(session.listener)];
+        let to = Destination {
+            socket: SocketId(session.listener),
+            peer: SocketAddr::from(session.peer),
+            local: self.locals.get(session.local),
+        };
+        let mut cx = Cx { config, store };
+        match config.flush {
+            FlushPolicy::Turn => session.kcp.flush(&mut cx, self.now),
+            FlushPolicy::Interval => session.kcp.handle_timeout(&mut cx, self.now),
+        }
+        loop {
+            let slot = driver.slot(config.mtu as usize);
+            let Some(len) = session.kcp.poll_transmit(&mut cx, self.now, slot) else { return true };
+            if session.credit.spend(len) {
+                driver.queue(len, &to);
+            } else {
+                self.stats.drop(DropReason::Amplification); // lost, for the protocol: it sends again
+            }
+            *budget = budget.saturating_sub(1);
+            if *budget == 0 {
+                return false;
+            }
+        }
+    }
+
+    /// After a session's flush: it is clean, and either dead or its timer is armed.
+    fn settle(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.table.by_id(id) else { return };
+        session.dirty = false;
+        let policy = &self.mailbox.policy;
+        if session.kcp.is_dead() {
+            self.sessions.end(id.index, EndReason::DeadLink, self.now, policy, self.stats);
+        } else {
+            self.sessions.arm(id.index, policy, self.now);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! One datagram: find its owner, find or admit its session, feed the protocol, hand messages to the upstream.
+
+use std::net::{IpAddr, SocketAddr};
+
+use kcp_core::{Cx, Millis, wire};
+use net_io::SocketId;
+use net_io::steer::Steering;
+
+use super::admission::Admission;
+use super::budget;
+use super::handoff::Handoff;
+use super::locals::Locals;
+use super::mailbox::Mailbox;
+use super::sessions::Sessions;
+use super::stats::{DropReason, EndReason, Stat, Stats};
+use crate::session::{Credit, Key, Peer, Session};
+use crate::upstream::echo::Echo;
+
+/// Where a datagram came from: its listener, its sender, and the address of ours that was used.
+pub(super) type Origin = (SocketId, SocketAddr, Option<IpAddr>);
+
+/// What one batch works on: the shard without its driver, which lends the datagrams.
+pub(super) struct Ingress<'a> {
+    pub(super) now: Millis,
+    pub(super) index: u32,
+    pub(super) steering: &'a [Option<Steering>],
+    pub(super) mailbox: &'a Mailbox,
+    pub(super) sessions: &'a mut Sessions,
+    pub(super) locals: &'a mut Locals,
+    pub(super) echo: &'a mut Echo,
+    pub(super) handoff: &'a mut Handoff,
+    pub(super) stats: &'a mut Stats,
+}
+
+impl Ingress<'_> {
+    /// A datagram from this shard's own socket.
+    pub(super) fn datagram(&mut self, from: Origin, payload: &[u8]) {
+        if let Err(reason) = self.own_or_hand_over(from, payload) {
+            self.stats.drop(reason);
+        }
+    }
+
+    fn stray(&mut self, from: Origin, payload: &[u8]) {
+        self.stats.add(Stat::HandoffIn, 1);
+        if let Err(reason) = self.accept(from, payload) {
+            self.stats.drop(reason);
+        }
+    }
+
+    /// Offers messages to the upstream again that it had no room for in an earlier turn.
+    pub(super) fn retry_blocked(&mut self) {
+        for _ in 0..self.sessions.blocked.len().min(budget::BLOCKED) {
+            let Some(id) = self.sessions.blocked.pop_front() else { return };
+            let Some(session) = self.sessions.table.by_id(id) else { continue };
+            session.blocked = false;
+            self.messages(id.index);
+            self.sessions.mark_dirty(id.index); // its window may have opened
+        }
+    }
+
+    /// Takes what other shards handed over; tells whether the budget was enough.
+    pub(super) fn strays(&mut self) -> bool {
+        for _ in 0..budget::STRAYS {
+            let Some(stray) = self.handoff.pop() else { return true };
+            self.stray((stray.socket, stray.peer, stray.local), &stray.payload);
+            self.handoff.recycle(stray);
+        }
+        false
+    }
+
+    fn own_or_hand_over(&mut self, from: Origin, payload: &[u8]) -> Result<(), DropReason> {
+        let conv = wire::conv(payload).ok_or(DropReason::Short)?;
+        if let Some(Some(steering)) = self.steering.get(usize::from(from.0.0)) {
+            let owner = steering.shard(conv.0);
+            if owner != self.index {
+                if !self.handoff.push(owner, from, payload) {
+                    return Err(DropReason::HandoffFull);
+                }
+                self.stats.add(Stat::HandoffOut, 1);
+                return Ok(());
+            }
+        }
+        self.accept(from, payload)
+    }
+
+    fn accept(&mut self, (socket, peer, local): Origin, payload: &[u8]) -> Result<(), DropReason> {
+        let conv = wire::conv(payload).ok_or(DropReason::Short)?;
+        let key = Key { peer: Peer::from(peer), conv };
+        if let Some(index) = self.sessions.table.find(&key) {
+            return self.established(index, local, payload);
+        }
+        if self.sessions.tombstones.holds(&key) {
+            return Err(DropReason::Tombstone);
+        }
+        let config = &self.mailbox.policy.listeners[usize::from(socket.0)];
+        let admission = Admission {
+            draining: self.mailbox.draining,
+            sessions: self.sessions.table.len(),
+            sessions_max: self.mailbox.policy.sessions_max,
+        };
+        admission.decide(conv, payload, config)?;
+        let session = Session::new(key, socket.0, self.locals.index(local), self.now);
+        let index = self.sessions.add(session, self.stats);
+        self.established(index, local, payload)
+    }
+
+    fn established(
+        &mut self,
+        index: u32,
+        local: Option<IpAddr>,
+        payload: &[u8],
+    ) -> Result<(), DropReason> {
+        let Some(id) = self.sessions.id(index) else { return Ok(()) };
+        let Sessions { table, store, .. } = &mut *self.sessions;
+        let Some(session) = table.get_mut(index) else { return Ok(()) };
+        let policy = &self.mailbox.policy;
+        let config = &policy.listeners[usize::from(session.listener)];
+        let mut room = session.room(policy.session_bytes_max);
+        let (echo, stats) = (&mut *self.echo, &mut *self.stats);
+        let upstream_bytes = &mut session.upstream_bytes;
+        let mut cx = Cx { config, store };
+        session.kcp.handle_datagram(&mut cx, self.now, payload, |message| {
+            if message.is_empty() {
+                stats.drop(DropReason::EmptyMessage);
+                return true;
+            }
+            if message.len() > room || !echo.has_room(message.len()) {
+                return false;
+            }
+            room -= message.len();
+            *upstream_bytes += message.len();
+            stats.add(Stat::MessagesIn, 1);
+            stats.add(Stat::MessageBytesIn, message.len() as u64);
+            echo.push(id, message);
+            true
+        })?;
+        session.last_rx = self.now;
+        session.credit.earn(payload.len());
+        if session.credit != Credit::Proven && session.kcp.snd_una().0 != 0 {
+            session.credit = Credit::Proven;
+        }
+        if local.is_some() && self.locals.get(session.local) != local {
+            session.local = self.locals.index(local);
+        }
+        self.messages(index);
+        self.sessions.mark_dirty(index);
+        Ok(())
+    }
+
+    /// Hands a session's queued messages to the upstream, as far as both have room.
+    fn messages(&mut self, index: u32) {
+        let policy = &self.mailbox.policy;
+        loop {
+            let Some(id) = self.sessions.id(index) else { return };
+            let Sessions { table, store, .. } = &mut *self.sessions;
+            let Some(session) = table.get_mut(index) else { return };
+            let Some(len) = session.kcp.peek_size() else { return };
+            let config = &policy.listeners[usize::from(session.listener)];
+            if len > config.message_max().min(policy.session_bytes_max) {
+                self.stats.drop(DropReason::MessageTooLong);
+                let reason = EndReason::MessageTooLong;
+                self.sessions.end(index, reason, self.now, policy, self.stats);
+                return;
+            }
+            if len > session.room(policy.session_bytes_max) {
+                return; // its own acknowledgements make room, and bring us here again
+            }
+            if !self.echo.has_room(len) {
+                self.sessions.mark_blocked(index);
+                return;
+            }
+            let mut cx = Cx { config, store };
+            if len == 0 {
+                let _ = session.kcp.recv(&mut cx, &mut []);
+                self.stats.drop(DropReason::EmptyMessage);
+                continue;
+            }
+            self.echo.push_with(id, len, |out| session.kcp.recv(&mut cx, out).ok());
+            session.upstream_bytes += len;
+            self.stats.add(Stat::MessagesIn, 1);
+            self.stats.add(Stat::MessageBytesIn, len as u64);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Everything a shard keeps by session slot: the table, the timers, the storage, and the lists of slots with work to do.
+
+use std::collections::VecDeque;
+
+use kcp_core::{Cx, Millis, SendError, Store, Wheel};
+
+use super::stats::{DropReason, EndReason, Stat, Stats};
+use super::table::Table;
+use super::tombstone::Tombstones;
+use super::{Policy, budget};
+use crate::session::{Session, SessionId};
+
+/// A shard's sessions.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    /// Who is there.
+    pub(super) table: Table,
+    /// One timer a session: its protocol's deadline or its idle timeout, whichever comes first.
+    pub(super) wheel: Wheel,
+    /// Payload in flight.
+    pub(super) store: Store,
+    /// Who was there.
+    pub(super) tombstones: Tombstones,
+    /// Sessions to flush this turn, each once.
+    pub(super) dirty: VecDeque<SessionId>,
+    /// Sessions with whole messages that the upstream had no room for, each once.
+    pub(super) blocked: VecDeque<SessionId>,
+}
+
+impl Sessions {
+    /// No session yet.
+    #[must_use]
+    pub(super) fn new(sessions_max: u32, store_bytes_max: usize, seed: u64, now: Millis) -> Self {
+        Self {
+            table: Table::new(sessions_max, seed),
+            wheel: Wheel::new(now),
+            store: Store::new(store_bytes_max),
+            tombstones: Tombstones::new(seed.rotate_left(32)),
+            dirty: VecDeque::new(),
+            blocked: VecDeque::new(),
+        }
+    }
+
+    /// Puts a new session in.
+    pub(super) fn add(&mut self, session: Session, stats: &mut Stats) -> u32 {
+        let index = self.table.insert(session);
+        self.wheel.grow(self.table.slots());
+        stats.add(Stat::Births, 1);
+        index
+    }
+
+    /// The id of the session in a slot.
+    #[must_use]
+    pub(super) fn id(&self, index: u32) -> Option<SessionId> {
+        Some(SessionId { index, generation: self.table.get(index)?.generation })
+    }
+
+    /// Notes that a session has something to flush.
+    pub(super) fn mark_dirty(&mut self, index: u32) {
+        if let Some(session) = self.table.get_mut(index)
+            && !std::mem::replace(&mut session.dirty, true)
+        {
+            self.dirty.push_back(SessionId { index, generation: session.generation });
+        }
+    }
+
+    /// Notes that a session's messages wait for the upstream.
+    pub(super) fn mark_blocked(&mut self, index: u32) {
+        if let Some(session) = self.table.get_mut(index)
+            && !std::mem::replace(&mut session.blocked, true)
+        {
+            self.blocked.push_back(SessionId { index, generation: session.generation });
+        }
+    }
+
+    /// Queues a message of the upstream's towards a client; `false` when the store has no room and the message must wait. A
+    /// message for a session that ended is dropped.
+    pub(super) fn send(
+        &mut self,
+        id: SessionId,
+        message: &[u8],
+        now: Millis,
+        policy: &Policy,
+        stats: &mut Stats,
+    ) -> bool {
+        let Some(session) = self.table.by_id(id) else { return true };
+        let config = &policy.listeners[usize::from(session.listener)];
+        let mut cx = Cx { config, store: &mut self.store };
+        match session.kcp.send(&mut cx, message) {
+            Ok(_) => {
+                session.upstream_bytes -= message.len();
+                stats.add(Stat::MessagesOut, 1);
+                stats.add(Stat::MessageBytesOut, message.len() as u64);
+                self.mark_dirty(id.index);
+                true
+            }
+            Err(SendError::StoreFull) => false,
+            Err(SendError::TooLong) => {
+                stats.drop(DropReason::MessageTooLong);
+                self.end(id.index, EndReason::MessageTooLong, now, policy, stats);
+                true
+            }
+        }
+    }
+
+    /// Ends a session: its storage goes back, its timer stops, its key is remembered. An id of it that
+    /// still stands in a list finds nobody when the list is worked through.
+    pub(super) fn end(
+        &mut self,
+        index: u32,
+        reason: EndReason,
+        now: Millis,
+        policy: &Policy,
+        stats: &mut Stats,
+    ) {
+        let Some(mut session) = self.table.remove(index) else { return };
+        session.kcp.reset(&mut self.store);
+        self.wheel.cancel(index);
+        let until = now.add(policy.tombstone_ms);
+        self.tombstones.remember(&session.key(), until, policy.tombstones_max);
+        stats.end(reason);
+    }
+
+    /// Arms a session's timer unless it already stands earlier. A timer that fires early finds nothing due and is armed
+    /// anew: cheaper than moving it with every datagram.
+    pub(super) fn arm(&mut self, index: u32, policy: &Policy, now: Millis) {
+        let Some(session) = self.table.get(index) else { return };
+        let Some(config) = policy.listeners.get(usize::from(session.listener)) else { return };
+        let cx = Cx { config, store: &mut self.store };
+        let idle = session.last_rx.add(policy.idle_timeout_ms);
+        let due = match session.kcp.poll_timeout(&cx, now) {
+            Some(deadline) => deadline.earliest(idle),
+            None => idle,
+        };
+        if self.wheel.deadline(index).is_none_or(|armed| due.since(armed) < 0) {
+            self.wheel.arm(index, due);
+        }
+    }
+
+    /// Expires timers: a session idle for too long ends, another becomes dirty. Tells whether the budget was enough.
+    pub(super) fn expire(&mut self, now: Millis, policy: &Policy, stats: &mut Stats) -> bool {
+        self.tombstones.expire(now, budget::TOMBSTONES);
+        for _ in 0..budget::TIMERS {
+            let Some(index) = self.wheel.pop(now) else { return true };
+            stats.add(Stat::TimersExpired, 1);
+            let Some(session) = self.table.get(index) else { continue };
+            if now.since(session.last_rx.add(policy.idle_timeout_ms)) >= 0 {
+                self.end(index, EndReason::Idle, now, policy, stats);
+            } else {
+                self.mark_dirty(index);
+            }
+        }
+        false
+    }
+}
