@@ -7,12 +7,15 @@ use crossbeam::channel::Receiver;
 use super::Policy;
 use crate::control::command::ShardCommand;
 
+/// The policy in force, shared by all shards and replaced as a whole: a shard reads it and never waits for it.
+pub type SharedPolicy = Arc<Policy>;
+
 /// What the control plane decided, as of this turn.
 #[derive(Debug)]
 pub(super) struct Mailbox {
     commands: Receiver<ShardCommand>,
     /// The policy in force.
-    pub(super) policy: Arc<Policy>,
+    pub(super) policy: SharedPolicy,
     /// No new sessions.
     pub(super) draining: bool,
     /// Leave the loop after this turn.
@@ -22,7 +25,7 @@ pub(super) struct Mailbox {
 impl Mailbox {
     /// An open mailbox with the first policy.
     #[must_use]
-    pub(super) fn new(commands: Receiver<ShardCommand>, policy: Arc<Policy>) -> Self {
+    pub(super) fn new(commands: Receiver<ShardCommand>, policy: SharedPolicy) -> Self {
         Self { commands, policy, draining: false, stopping: false }
     }
 

@@ -14,7 +14,6 @@ mod table;
 mod tombstone;
 
 use std::io;
-use std::sync::Arc;
 
 use crossbeam::channel::Receiver;
 use kcp_core::{KcpConfig, Millis};
@@ -28,6 +27,7 @@ pub use handoff::Handoff;
 use ingress::Ingress;
 use locals::Locals;
 use mailbox::Mailbox;
+pub use mailbox::SharedPolicy;
 use sessions::Sessions;
 use stats::{SharedStats, Stat, Stats};
 
@@ -60,7 +60,7 @@ pub struct Setup<D: Driver> {
     /// Who owns a conversation; `None` per listener where the kernel's own address hash decides.
     pub steering: Vec<Option<Steering>>,
     /// The first policy.
-    pub policy: Arc<Policy>,
+    pub policy: SharedPolicy,
     /// Bytes the store may hold.
     pub store_bytes_max: usize,
     /// Random; keys the session table's hash.
