@@ -1,0 +1,110 @@
+//! Every key, once: its path, what a reload does with it, its field and what it allows. Loading, checking, showing and
+//! comparing configurations are visits to this list.
+
+use super::value::{Count, Value};
+use super::{Admin, Config, Io, Kcp, Session, Shards};
+
+/// What a reload does with a changed key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// Applies it to the running gateway.
+    Live,
+    /// Refuses it: sockets, threads, memory or the log are set up once.
+    Restart,
+}
+
+use Reload::{Live, Restart};
+
+/// Something done with every key.
+pub(super) trait Visit {
+    /// One key.
+    fn key<T: Value>(&mut self, path: &str, reload: Reload, field: &mut T, allowed: &T::Allowed);
+
+    /// Whether this visit brings a value for `path`, so that what depends on it can be set first.
+    fn brings(&self, path: &str) -> bool {
+        let _ = path;
+        false
+    }
+}
+
+pub(super) fn visit(config: &mut Config, v: &mut impl Visit) {
+    kcp("kcp.", &mut config.kcp, v);
+    for (i, listener) in config.listeners.iter_mut().enumerate() {
+        v.key(&format!("listener[{i}].addr"), Restart, &mut listener.addr, &());
+        let settings = listener.kcp.get_or_insert_with(|| config.kcp.clone());
+        kcp(&format!("listener[{i}]."), settings, v);
+    }
+    session(&mut config.session, v);
+    shards(&mut config.shards, v);
+    io(&mut config.io, v);
+    v.key("upstream.url", Restart, &mut config.upstream.url, &());
+    admin(&mut config.admin, v);
+    v.key("drain.timeout_s", Live, &mut config.drain.timeout_s, &Count(0, 86_400, "seconds"));
+    v.key("log.level", Restart, &mut config.log.level, &());
+    v.key("log.format", Restart, &mut config.log.format, &());
+}
+
+fn kcp(prefix: &str, kcp: &mut Kcp, v: &mut impl Visit) {
+    let path = |name: &str| format!("{prefix}{name}");
+    let profile = path("profile");
+    let starts_over = v.brings(&profile);
+    v.key(&profile, Live, &mut kcp.profile, &());
+    if starts_over {
+        *kcp = Kcp::of(kcp.profile);
+    }
+    v.key(&path("mtu"), Live, &mut kcp.mtu, &Count(50, DATAGRAM_MAX, "bytes"));
+    v.key(&path("nodelay"), Live, &mut kcp.nodelay, &Count(0, 2, "(a mode)"));
+    v.key(&path("interval_ms"), Live, &mut kcp.interval_ms, &Count(10, 5000, "milliseconds"));
+    v.key(&path("resend"), Live, &mut kcp.resend, &Count(0, 1000, "acknowledgements, 0 for never"));
+    v.key(&path("resend_max"), Live, &mut kcp.resend_max, &Count(0, 1000, "times, 0 for no limit"));
+    v.key(&path("nc"), Live, &mut kcp.nc, &());
+    v.key(&path("snd_wnd"), Live, &mut kcp.snd_wnd, &Count(1, 65_535, "segments"));
+    v.key(&path("rcv_wnd"), Live, &mut kcp.rcv_wnd, &Count(128, 65_535, "segments"));
+    v.key(&path("stream"), Live, &mut kcp.stream, &());
+    v.key(&path("dead_link"), Live, &mut kcp.dead_link, &Count(2, 1000, "transmissions"));
+    v.key(&path("flush"), Live, &mut kcp.flush, &());
+    v.key(&path("release"), Live, &mut kcp.release, &());
+    v.key(&path("steer"), Restart, &mut kcp.steer, &());
+}
+
+fn session(session: &mut Session, v: &mut impl Visit) {
+    v.key("session.max", Live, &mut session.max, &Count(1, 1 << 24, "sessions"));
+    let seconds = Count(1, 86_400, "seconds");
+    v.key("session.idle_timeout_s", Live, &mut session.idle_timeout_s, &seconds);
+    v.key("session.tombstone_s", Live, &mut session.tombstone_s, &Count(0, 600, "seconds"));
+    let keys = Count(0, 1 << 20, "keys");
+    v.key("session.tombstones_max", Live, &mut session.tombstones_max, &keys);
+    let bytes = Count(4096, 64 << 20, "bytes");
+    v.key("session.queue_bytes_max", Live, &mut session.queue_bytes_max, &bytes);
+}
+
+fn shards(shards: &mut Shards, v: &mut impl Visit) {
+    v.key("shards.count", Restart, &mut shards.count, &Count(1, 256, "shards"));
+    v.key("shards.pin", Restart, &mut shards.pin, &());
+    let bytes = Count(1 << 20, 1 << 40, "bytes");
+    v.key("shards.store_bytes_max", Restart, &mut shards.store_bytes_max, &bytes);
+    v.key("shards.handoff", Restart, &mut shards.handoff, &Count(16, 65_536, "datagrams"));
+}
+
+fn io(io: &mut Io, v: &mut impl Visit) {
+    v.key("io.driver", Restart, &mut io.driver, &());
+    v.key("io.buffers", Restart, &mut io.buffers, &Count(16, 32_768, "buffers"));
+    v.key("io.datagram_max", Restart, &mut io.datagram_max, &Count(576, DATAGRAM_MAX, "bytes"));
+    v.key("io.batch_max", Restart, &mut io.batch_max, &Count(1, 32_768, "datagrams"));
+    let arena = Count(64 << 10, 64 << 20, "bytes");
+    v.key("io.send_arena_bytes", Restart, &mut io.send_arena_bytes, &arena);
+    v.key("io.min_wait_us", Restart, &mut io.min_wait_us, &Count(0, 10_000, "microseconds"));
+    v.key("io.want", Restart, &mut io.want, &Count(1, 4096, "datagrams"));
+    v.key("io.gso", Restart, &mut io.gso, &());
+    let buffer = Count(64 << 10, 1 << 30, "bytes");
+    v.key("io.recv_buffer_bytes", Restart, &mut io.recv_buffer_bytes, &buffer);
+    v.key("io.send_buffer_bytes", Restart, &mut io.send_buffer_bytes, &buffer);
+}
+
+fn admin(admin: &mut Admin, v: &mut impl Visit) {
+    v.key("admin.listen", Restart, &mut admin.listen, &());
+    let connections = Count(1, 4096, "connections");
+    v.key("admin.connections_max", Restart, &mut admin.connections_max, &connections);
+}
+
+const DATAGRAM_MAX: u64 = 65_000;

@@ -1,0 +1,181 @@
+//! The types that a key can have: how each is read from what was written, what it allows, how it is shown.
+
+use std::net::SocketAddr;
+
+use kcp_core::{FlushPolicy, Reference};
+use net_io::IoChoice;
+use serde_json::Value as Json;
+
+use super::layers::Raw;
+use super::{Auto, LogFormat, LogLevel, Profile, Steer, UpstreamUrl};
+
+/// A type that a key can have.
+pub(super) trait Value: Sized {
+    /// What restricts it further.
+    type Allowed;
+    /// The value as written, or `None` when it is of another type.
+    fn read(raw: &Raw) -> Option<Self>;
+    /// Whether the restriction holds.
+    fn within(&self, allowed: &Self::Allowed) -> bool;
+    /// What to write, in words.
+    fn wanted(allowed: &Self::Allowed) -> String;
+    /// The value for the status page.
+    fn show(&self) -> Json;
+}
+
+/// A range of whole numbers, both ends allowed, and what is counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Count(pub(super) u64, pub(super) u64, pub(super) &'static str);
+
+macro_rules! numbers {
+    ($($type:ty)*) => {$(
+        impl Value for $type {
+            type Allowed = Count;
+
+            fn read(raw: &Raw) -> Option<Self> {
+                match raw {
+                    Raw::Integer(n) => (*n)?.try_into().ok(),
+                    Raw::Untyped(s) => s.trim().parse().ok(),
+                    Raw::Text(_) | Raw::Bool(_) | Raw::Other(_) => None,
+                }
+            }
+            fn within(&self, Count(min, max, _): &Count) -> bool {
+                (*min..=*max).contains(&u64::from(*self))
+            }
+            fn wanted(Count(min, max, unit): &Count) -> String {
+                format!("{min} to {max} {unit}")
+            }
+            fn show(&self) -> Json {
+                (*self).into()
+            }
+        }
+    )*};
+}
+numbers!(u16 u32 u64);
+
+impl<N: Value<Allowed = Count>> Value for Auto<N> {
+    type Allowed = Count;
+
+    fn read(raw: &Raw) -> Option<Self> {
+        if raw.word() == Some("auto") { Some(Self::Auto) } else { N::read(raw).map(Self::Exactly) }
+    }
+    fn within(&self, allowed: &Count) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Exactly(n) => n.within(allowed),
+        }
+    }
+    fn wanted(allowed: &Count) -> String {
+        format!("\"auto\" or {}", N::wanted(allowed))
+    }
+    fn show(&self) -> Json {
+        match self {
+            Self::Auto => "auto".into(),
+            Self::Exactly(n) => n.show(),
+        }
+    }
+}
+
+impl Value for bool {
+    type Allowed = ();
+
+    fn read(raw: &Raw) -> Option<Self> {
+        match raw {
+            Raw::Bool(b) => Some(*b),
+            Raw::Untyped(s) => s.trim().parse().ok(),
+            Raw::Integer(_) | Raw::Text(_) | Raw::Other(_) => None,
+        }
+    }
+    fn within(&self, (): &()) -> bool {
+        true
+    }
+    fn wanted((): &()) -> String {
+        "true or false".into()
+    }
+    fn show(&self) -> Json {
+        (*self).into()
+    }
+}
+
+impl Value for SocketAddr {
+    type Allowed = ();
+
+    fn read(raw: &Raw) -> Option<Self> {
+        raw.word()?.trim().parse().ok()
+    }
+    fn within(&self, (): &()) -> bool {
+        true
+    }
+    fn wanted((): &()) -> String {
+        "an address and a port, like \"0.0.0.0:4000\" or \"[::]:4000\"".into()
+    }
+    fn show(&self) -> Json {
+        self.to_string().into()
+    }
+}
+
+impl Value for Option<SocketAddr> {
+    type Allowed = ();
+
+    fn read(raw: &Raw) -> Option<Self> {
+        if raw.word() == Some("off") { Some(None) } else { SocketAddr::read(raw).map(Some) }
+    }
+    fn within(&self, (): &()) -> bool {
+        true
+    }
+    fn wanted((): &()) -> String {
+        "an address and a port, like \"127.0.0.1:9600\", or \"off\"".into()
+    }
+    fn show(&self) -> Json {
+        self.map_or_else(|| "off".into(), |addr| addr.show())
+    }
+}
+
+macro_rules! choices {
+    ($($type:ty { $($word:literal => $variant:path,)* })*) => {$(
+        impl Value for $type {
+            type Allowed = ();
+
+            fn read(raw: &Raw) -> Option<Self> {
+                match raw.word()? {
+                    $($word => Some($variant),)*
+                    _ => None,
+                }
+            }
+            fn within(&self, (): &()) -> bool {
+                true
+            }
+            fn wanted((): &()) -> String {
+                one_of(&[$($word,)*])
+            }
+            fn show(&self) -> Json {
+                match self { $($variant => $word.into(),)* }
+            }
+        }
+    )*};
+}
+choices! {
+    Profile { "game" => Profile::Game, "reference" => Profile::Reference, }
+    Steer { "conv" => Steer::Conv, "address" => Steer::Address, }
+    FlushPolicy { "turn" => FlushPolicy::Turn, "interval" => FlushPolicy::Interval, }
+    Reference { "2.1.1" => Reference::V2_1_1, "1.7.1" => Reference::V1_7_1, }
+    IoChoice { "auto" => IoChoice::Auto, "uring" => IoChoice::Uring, "epoll" => IoChoice::Epoll, }
+    UpstreamUrl { "echo" => UpstreamUrl::Echo, }
+    LogLevel {
+        "error" => LogLevel::Error,
+        "warn" => LogLevel::Warn,
+        "info" => LogLevel::Info,
+        "debug" => LogLevel::Debug,
+        "trace" => LogLevel::Trace,
+    }
+    LogFormat { "text" => LogFormat::Text, "json" => LogFormat::Json, }
+}
+
+fn one_of(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        Some((only, _)) => format!("{only}, the only kind in this build"),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,354 @@
+//! Starts the shards in the one order that works, holds their threads, ends them.
+//!
+//! The order: bind every group whole, attach steering after the last bind (a group's indices are its bind order), build
+//! each driver on its own pinned thread (a ring belongs to its thread), tell every shard how to wake the others, and only
+//! then receive.
+
+pub(crate) mod life;
+mod threads;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, after, bounded, never, select, tick};
+use net_io::steer::Steering;
+use net_io::{Probe, UdpSocket};
+
+use crate::config::{Config, Listener, Source, Steer};
+use crate::control::command::ShardCommand;
+use crate::control::plane::{
+    BoundListener, COMMANDS_MAX, CommandError, Plane, ShardLink, Status, Totals, steer_label,
+};
+use crate::control::reload::{Change, ReloadError, Reloadable};
+use crate::error::{ShardFailure, StartError};
+use crate::shard::Handoff;
+use crate::shard::stats::SharedStats;
+use crate::sizing::{Host, Sizes};
+use life::{Life, Lifecycle};
+use threads::Part;
+
+/// A running gateway. Dropping it stops it.
+#[derive(Debug)]
+pub struct Gateway {
+    plane: Arc<Plane>,
+    shards: Vec<JoinHandle<()>>,
+    listen_addrs: Vec<SocketAddr>,
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// The last session ended by itself.
+    Empty,
+    /// Time was up.
+    TimedOut,
+    /// Somebody had no patience.
+    Interrupted,
+    /// A shard died meanwhile.
+    Failed,
+}
+
+impl Gateway {
+    /// Starts a gateway; it serves when this returns. It cannot be reloaded, having nothing to read again.
+    ///
+    /// # Errors
+    /// As [`StartError`]; nothing is left running.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        start(config, None)
+    }
+
+    /// Loads a configuration and starts a gateway that can be reloaded from the same source.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub fn start_from(source: Source) -> Result<Self, StartError> {
+        start(source.load()?, Some(source))
+    }
+
+    /// The UDP addresses as bound, in the order of the configuration.
+    #[must_use]
+    pub fn listen_addrs(&self) -> &[SocketAddr] {
+        &self.listen_addrs
+    }
+
+    /// The admin server's address as bound.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.plane.admin
+    }
+
+    /// The driver in use and why.
+    #[must_use]
+    pub fn driver(&self) -> &Probe {
+        &self.plane.probe
+    }
+
+    /// The gateway at a glance.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.plane.status()
+    }
+
+    /// Every shard's numbers.
+    #[must_use]
+    pub fn stats(&self) -> Totals {
+        self.plane.totals()
+    }
+
+    /// The first shard that died, if any did.
+    #[must_use]
+    pub fn failure(&self) -> Option<ShardFailure> {
+        self.plane.life.failure()
+    }
+
+    /// Delivers the failure of a shard to one waiter, once.
+    #[must_use]
+    pub fn failures(&self) -> &Receiver<ShardFailure> {
+        self.plane.life.failures()
+    }
+
+    /// Refuses new sessions; live ones go on.
+    ///
+    /// # Errors
+    /// The gateway stops already, or a shard does not take the command; the others have it.
+    pub fn drain(&self) -> Result<(), CommandError> {
+        self.plane.drain()
+    }
+
+    /// Admits new sessions again.
+    ///
+    /// # Errors
+    /// As [`Gateway::drain`].
+    pub fn undrain(&self) -> Result<(), CommandError> {
+        self.plane.undrain()
+    }
+
+    /// Reads the configuration's sources again and applies what changed, all or nothing. Returns what changed.
+    ///
+    /// # Errors
+    /// As [`ReloadError`]; the configuration in force stays.
+    pub fn reload(&self) -> Result<Vec<Change>, ReloadError> {
+        self.plane.reload()
+    }
+
+    /// Ends all sessions and threads now. Returns the final numbers.
+    #[must_use = "the final numbers; drop the gateway if they do not matter"]
+    pub fn stop(mut self) -> Totals {
+        self.shut_down();
+        self.plane.totals()
+    }
+
+    /// Refuses new sessions, waits until the live ones have ended or `deadline` has passed, then stops.
+    #[must_use = "whether sessions were cut off, and the final numbers"]
+    pub fn drain_and_stop(self, deadline: Duration) -> (Drained, Totals) {
+        let drained = self.drain_within(deadline, &never::<()>());
+        (drained, self.stop())
+    }
+
+    /// Drains until empty, `deadline` or a message on `interrupt`.
+    pub(crate) fn drain_within<T>(&self, deadline: Duration, interrupt: &Receiver<T>) -> Drained {
+        if let Err(error) = self.drain() {
+            // A dead or stuck shard cannot drain, the others do.
+            tracing::warn!(%error, "drain");
+        }
+        let (deadline, check) = (after(deadline), tick(DRAIN_CHECK));
+        loop {
+            if self.plane.is_drained() {
+                return Drained::Empty;
+            }
+            select! {
+                recv(interrupt) -> _ => return Drained::Interrupted,
+                recv(self.failures()) -> _ => return Drained::Failed,
+                recv(deadline) -> _ => return Drained::TimedOut,
+                recv(check) -> _ => {}
+            }
+        }
+    }
+
+    fn shut_down(&mut self) {
+        let from = [Lifecycle::Start, Lifecycle::Serve, Lifecycle::Drain];
+        if self.plane.life.advance(&from, Lifecycle::Stop).is_err() {
+            return;
+        }
+        self.plane.stop();
+        for shard in self.shards.drain(..) {
+            // A panic was caught and recorded on the thread itself.
+            let _ = shard.join();
+        }
+        tracing::info!("stopped");
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+fn start(config: Config, source: Option<Source>) -> Result<Gateway, StartError> {
+    let sizes = Sizes::of(&config, &Host::look());
+    let driver = config.io.to_driver();
+    let probe = Probe::run(config.io.driver, &driver)?;
+    let (config, absent, groups) = bind_all(config, usize::from(sizes.shards))?;
+    let listeners = describe(&config, &groups);
+    let listen_addrs = listeners.iter().map(|listener| listener.addr).collect();
+    let steering = steer_all(&config, &groups, &sizes)?;
+    let admin = config.admin.listen.map(bind_admin).transpose()?;
+    let admin_addr = admin.as_ref().and_then(|admin| admin.local_addr().ok());
+
+    let life = Arc::new(Life::new());
+    let (parts, links) = parts(&config, &sizes, &probe, groups, &steering)?;
+    let built = threads::build(parts, &life)?;
+    let links = links.into_iter().zip(built.wakers.clone());
+    let links =
+        links.map(|((core, commands, stats), waker)| ShardLink { core, commands, waker, stats });
+    let plane = Arc::new(Plane::new(
+        Arc::clone(&life),
+        probe,
+        listeners,
+        admin_addr,
+        source.map(|source| Reloadable { source, absent }),
+        links.collect(),
+        config,
+        sizes,
+    ));
+    let (shards, outcome) = built.serve();
+    let gateway = Gateway { plane, shards, listen_addrs };
+    outcome?;
+    // Fails only if a shard died in between, which the state of life shows.
+    let _ = life.advance(&[Lifecycle::Start], Lifecycle::Serve);
+    Ok(gateway)
+}
+
+/// Binds a group per listener, one socket per shard. An optional listener that this host cannot have is left out of the
+/// configuration and named apart.
+fn bind_all(mut config: Config, shards: usize) -> Result<Bound, StartError> {
+    let options = config.io.to_socket();
+    let (mut groups, mut kept, mut absent) = (Vec::new(), Vec::new(), Vec::new());
+    for listener in std::mem::take(&mut config.listeners) {
+        match UdpSocket::bind_group(listener.addr, shards, &options) {
+            Ok(group) => {
+                groups.push(group);
+                kept.push(listener);
+            }
+            Err(error) if listener.optional && is_unknown_family(&error.source) => {
+                tracing::warn!(addr = %listener.addr, error = %error.source, "this host has no IPv6; serving without");
+                absent.push(listener.addr);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if kept.is_empty() {
+        return Err(StartError::NoListener);
+    }
+    config.listeners = kept;
+    Ok((config, absent, groups))
+}
+
+fn is_unknown_family(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(EAFNOSUPPORT)
+        || error.kind() == std::io::ErrorKind::AddrNotAvailable
+}
+
+fn describe(config: &Config, groups: &[Vec<UdpSocket>]) -> Vec<BoundListener> {
+    let describe = |(listener, group): (&Listener, &Vec<UdpSocket>)| {
+        let socket = group.first();
+        let addr = socket.and_then(|s| s.local_addr().ok()).unwrap_or(listener.addr);
+        let sizes = socket.and_then(|s| s.buffer_sizes().ok()).unwrap_or_default();
+        let (recv_buffer_bytes, send_buffer_bytes) = sizes;
+        let steer = steer_label(config.kcp_of(listener).steer);
+        if recv_buffer_bytes < config.io.recv_buffer_bytes as usize {
+            tracing::warn!(
+                %addr, granted = recv_buffer_bytes, wanted = config.io.recv_buffer_bytes,
+                "small receive buffer; bursts will be lost: sysctl -w net.core.rmem_max={}",
+                config.io.recv_buffer_bytes
+            );
+        }
+        BoundListener { addr, steer, recv_buffer_bytes, send_buffer_bytes }
+    };
+    config.listeners.iter().zip(groups).map(describe).collect()
+}
+
+/// One steering function for all listeners that steer by conversation, attached to each group.
+fn steer_all(
+    config: &Config,
+    groups: &[Vec<UdpSocket>],
+    sizes: &Sizes,
+) -> Result<Vec<Option<Steering>>, StartError> {
+    // Random, so that a peer that chooses its conversation number cannot aim at one shard.
+    let multiplier = getrandom::u32().map_err(StartError::Random)?;
+    let steering = Steering::new(multiplier, u32::from(sizes.shards));
+    let mut all = Vec::new();
+    for (listener, group) in config.listeners.iter().zip(groups) {
+        all.push(match config.kcp_of(listener).steer {
+            Steer::Address => None,
+            Steer::Conv => {
+                if let Some(socket) = group.first() {
+                    steering
+                        .attach(socket)
+                        .map_err(|source| StartError::Steer { addr: listener.addr, source })?;
+                }
+                Some(steering)
+            }
+        });
+    }
+    Ok(all)
+}
+
+fn bind_admin(addr: SocketAddr) -> Result<TcpListener, StartError> {
+    let bind = || {
+        let listener = TcpListener::bind(addr)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|source| StartError::Admin { addr, source })
+}
+
+type Bound = (Config, Vec<SocketAddr>, Vec<Vec<UdpSocket>>);
+type LinkHalf = (Option<usize>, crossbeam::channel::Sender<ShardCommand>, SharedStats);
+
+/// What each shard starts with, and the control plane's end of it.
+fn parts(
+    config: &Config,
+    sizes: &Sizes,
+    probe: &Probe,
+    groups: Vec<Vec<UdpSocket>>,
+    steering: &[Option<Steering>],
+) -> Result<(Vec<Part>, Vec<LinkHalf>), StartError> {
+    let shards = usize::from(sizes.shards);
+    let policy = sizes.policy(config);
+    let handoff = config.shards.handoff as usize;
+    let mesh = Handoff::mesh(shards, handoff, usize::from(config.io.datagram_max));
+    let mut groups: Vec<_> = groups.into_iter().map(Vec::into_iter).collect();
+    let mut parts = Vec::new();
+    let mut links = Vec::new();
+    for (index, handoff) in mesh.into_iter().enumerate() {
+        let (sender, commands) = bounded(COMMANDS_MAX);
+        let stats = SharedStats::default();
+        let core = sizes.cores[index];
+        links.push((core, sender, stats.clone()));
+        parts.push(Part {
+            index,
+            core,
+            kind: probe.kind,
+            driver: config.io.to_driver(),
+            sockets: groups.iter_mut().filter_map(Iterator::next).collect(),
+            steering: steering.to_vec(),
+            policy: Arc::clone(&policy),
+            store_bytes_max: sizes.store_bytes_per_shard,
+            seed: getrandom::u64().map_err(StartError::Random)?,
+            commands,
+            stats,
+            handoff,
+        });
+    }
+    Ok((parts, links))
+}
+
+/// How often a drain looks whether the last session has ended.
+const DRAIN_CHECK: Duration = Duration::from_millis(50);
+/// Linux's number for "address family not supported", on every architecture.
+const EAFNOSUPPORT: i32 = 97;
