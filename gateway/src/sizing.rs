@@ -91,7 +91,7 @@ impl Sizes {
             idle_timeout_ms: config.session.idle_timeout_s * 1000,
             tombstone_ms: config.session.tombstone_s * 1000,
             tombstones_max: config.session.tombstones_max,
-            session_bytes_max: config.session.queue_bytes_max,
+            session_bytes_max: config.session.queue_bytes_max as usize,
         })
     }
 
