@@ -108,17 +108,19 @@ pub struct Counters {
     pub rx_rearmed: u64,
     /// Datagrams dropped by the kernel because a socket's receive buffer was full (SO_RXQ_OVFL or SO_MEMINFO).
     pub rx_overflow: u64,
-    /// Datagrams given to the kernel.
+    /// Datagrams queued to be sent, those that then failed included.
     pub tx_datagrams: u64,
     /// Their payload bytes.
     pub tx_bytes: u64,
     /// Send operations; fewer than `tx_datagrams` when trains form.
     pub tx_sends: u64,
+    /// Trains the kernel or the route refused, sent again as single datagrams.
+    pub tx_trains_refused: u64,
     /// Datagrams lost because the socket's send buffer was full (EAGAIN, ENOBUFS).
     pub tx_full: u64,
     /// Datagrams lost to any other send error.
     pub tx_errors: u64,
-    /// System calls that submitted or waited.
+    /// System calls that submitted, waited, sent or received.
     pub enters: u64,
     /// Turns ended by [`Waker::wake`].
     pub wakes: u64,

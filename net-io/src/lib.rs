@@ -1,13 +1,49 @@
-//! One thread's kernel boundary.
+//! One thread's kernel boundary: datagrams in batches, through io_uring, through epoll, or simulated.
+//!
+//! A thread owns one [`Driver`] and its sockets, and works in turns:
+//!
+//! ```
+//! use net_io::{Destination, Driver, DriverConfig, EpollDriver, SocketOptions, UdpSocket};
+//!
+//! let mut driver = EpollDriver::new(&DriverConfig::default())?;
+//! let socket = UdpSocket::bind("127.0.0.1:0".parse()?, &SocketOptions::default())?;
+//! let peer = socket.local_addr()?;
+//! let socket = driver.add_socket(socket)?;
+//!
+//! driver.slot(5).copy_from_slice(b"hello");
+//! driver.queue(5, &Destination { socket, peer, local: None });
+//! driver.submit_and_wait(None)?; // sends, waits, reads the clock
+//! let datagram = driver.recv().ok_or("nothing came")?;
+//! assert_eq!((datagram.peer, datagram.payload), (peer, &b"hello"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Who owns a buffer when:
+//!
+//! - A received payload is the kernel's buffer, lent until the driver is called again; copy what must last.
+//! - A slot is the driver's arena. What was queued is the driver's until the next wait (or until the arena is full), and then
+//!   free again: no send outlives the system call that took it, because none may block.
+//!
+//! Loss is a number, never an error: what does not fit a buffer, a socket or the wire is dropped and counted, as UDP drops it
+//! anywhere else on its way.
+//!
+//! Unsafe code is confined to `sys.rs` (system calls) and `uring/ring.rs` (the ring).
 #![deny(unsafe_code)]
 
+mod addr;
+pub mod clock;
+mod cmsg;
 pub mod driver;
 pub mod epoll;
+mod outbox;
 pub mod probe;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod socket;
 pub mod steer;
+#[expect(unsafe_code, reason = "the system calls")]
+mod sys;
+mod table;
 pub mod uring;
 pub mod wake;
 

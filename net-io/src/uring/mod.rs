@@ -1,0 +1,457 @@
+//! UringDriver: multishot receives into one ring of buffers, batched sends, one system call per turn.
+
+mod op;
+#[expect(unsafe_code, reason = "the ring and the memory it shares with the kernel")]
+mod ring;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use self::op::Op;
+use self::ring::{Buffer, Completion, Ring, RingSizes, Send, Wait};
+use crate::addr::{self, NAME_MAX, field};
+use crate::clock::{self, monotonic};
+use crate::cmsg;
+use crate::driver::{
+    Counters, Datagram, Destination, Driver, DriverConfig, DriverKind, Now, SocketId,
+};
+use crate::outbox::Outbox;
+use crate::socket::UdpSocket;
+use crate::sys::SendTable;
+use crate::table::{SocketTable, count_error};
+use crate::wake::{WakeEvent, Waker};
+
+/// The io_uring driver. Belongs to the thread that built it.
+///
+/// Needs Linux 6.1, and gathers best from 6.12 on. `min_wait_us` counts from the start of the wait: a turn that blocks returns
+/// at once with `want` datagrams, and with fewer only when that time is over.
+#[derive(Debug)]
+pub struct UringDriver {
+    ring: Ring,
+    inbox: Inbox,
+    arming: Arming,
+    sockets: SocketTable,
+    outbox: Outbox,
+    resends: SendTable,
+    wake: WakeEvent,
+    counters: Counters,
+    now: Now,
+    gather: Gather,
+    /// What ended the driver where nobody could be told.
+    broken: Option<io::Error>,
+}
+
+/// Datagrams received and not yet handed out.
+#[derive(Debug)]
+struct Inbox {
+    /// Never more than there are buffers, for each holds one.
+    batch: VecDeque<Arrival>,
+    buffers: usize,
+    /// The buffer of the datagram last handed out.
+    lent: Option<Buffer>,
+    /// Buffers given back that the kernel does not see yet.
+    unpublished: u16,
+    /// Looked at in this turn, whether handed out or dropped: the caller's turn must end even under a flood of empty datagrams.
+    taken: u16,
+    batch_max: u16,
+    datagram_max: usize,
+}
+
+#[derive(Debug)]
+struct Arrival {
+    socket: SocketId,
+    buffer: Buffer,
+    len: u32,
+}
+
+/// Receives that ended and have to be armed again.
+#[derive(Debug)]
+struct Arming {
+    sockets: Vec<SocketId>,
+    /// Sockets whose receive failed: armed again only after a pause, or a lasting error would spin.
+    failed: Vec<SocketId>,
+    failed_retry: Now,
+    wake: bool,
+}
+
+/// How a wait gathers datagrams.
+#[derive(Clone, Copy, Debug)]
+struct Gather {
+    min_wait_us: u32,
+    want: u16,
+    /// The kernel does it in one call.
+    native: bool,
+}
+
+impl UringDriver {
+    /// Builds the driver on the thread that will use it.
+    ///
+    /// # Errors
+    /// The kernel's; [`probe::explain`](crate::probe::explain) has the cause and the remedy. ENOMEM was tried again for a while: the
+    /// kernel takes its time to give back the locked memory of rings just closed.
+    pub fn new(config: &DriverConfig) -> io::Result<Self> {
+        let submissions = u32::from(config.batch_max).next_power_of_two().clamp(64, 4096);
+        Self::with_queues(config, submissions, 2 * u32::from(config.buffers) + submissions)
+    }
+
+    /// Builds the driver with queues of these sizes; the kernel rounds them up.
+    fn with_queues(config: &DriverConfig, submissions: u32, completions: u32) -> io::Result<Self> {
+        let datagram_max = config.datagram_max.max(1);
+        if !config.buffers.is_power_of_two() || config.buffers > BUFFERS_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} buffers: not a power of two up to {BUFFERS_MAX}", config.buffers),
+            ));
+        }
+        let buffer_len = (OVERHEAD + u32::from(datagram_max)).next_multiple_of(8);
+        let sizes = RingSizes { submissions, completions, buffers: config.buffers, buffer_len };
+        let ring = patiently(|| Ring::new(sizes))?;
+        let wake = WakeEvent::new()?;
+        Ok(Self {
+            inbox: Inbox {
+                batch: VecDeque::with_capacity(config.buffers.into()),
+                buffers: config.buffers.into(),
+                lent: None,
+                unpublished: 0,
+                taken: 0,
+                batch_max: config.batch_max.max(1),
+                datagram_max: datagram_max.into(),
+            },
+            arming: Arming {
+                sockets: Vec::new(),
+                failed: Vec::new(),
+                failed_retry: Now(u64::MAX),
+                wake: true,
+            },
+            sockets: SocketTable::new(config.gso),
+            outbox: Outbox::new(config.send_arena, ring.submissions()),
+            resends: SendTable::new(1)?,
+            wake,
+            counters: Counters::default(),
+            now: monotonic(),
+            gather: Gather {
+                min_wait_us: config.min_wait_us,
+                want: config.want.max(1),
+                native: ring.has_min_wait(),
+            },
+            broken: None,
+            ring,
+        })
+    }
+
+    /// Arms what has to be armed, now that buffers were given back.
+    fn arm(&mut self) -> io::Result<()> {
+        if self.arming.failed_retry <= self.now {
+            self.arming.failed_retry = Now(u64::MAX);
+            self.arming.sockets.append(&mut self.arming.failed);
+        }
+        if self.arming.wake {
+            self.ring.watch(self.wake.as_fd(), Op::Wake)?;
+            self.arming.wake = false;
+        }
+        // With every buffer still in the batch a receive would end as soon as armed.
+        if self.inbox.batch.len() < self.inbox.buffers {
+            for id in self.arming.sockets.drain(..) {
+                let socket = self.sockets.socket(id);
+                self.ring.receive(
+                    socket.as_fd(),
+                    socket.is_wildcard(),
+                    Op::Receive { socket: id.0 },
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Submits, waits as told, and sorts what came.
+    fn turn(&mut self, wait: Wait) -> io::Result<()> {
+        let generation = self.outbox.generation();
+        let trains = self.outbox.trains();
+        self.counters.tx_sends += trains.len() as u64;
+        let sends = trains.iter().zip(0u16..).map(|(train, index)| Send {
+            fd: self.sockets.socket(train.to.socket).as_fd(),
+            message: self.sockets.message(&self.outbox, train),
+            op: Op::Send { train: index, count: train.count, generation },
+        });
+        self.ring.turn(sends, wait)?;
+        self.reap()?;
+        self.outbox.clear();
+        Ok(())
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        while let Some(completion) = self.ring.next() {
+            match completion.op {
+                Op::Receive { socket } => self.on_receive(SocketId(socket), completion)?,
+                Op::Send { train, count, generation } => {
+                    if let Err(error) = completion.result {
+                        self.on_send_error(error, train, count, generation);
+                    }
+                }
+                Op::Wake => {
+                    self.arming.wake = true;
+                    self.counters.wakes += u64::from(self.wake.take());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_receive(&mut self, socket: SocketId, completion: Completion) -> io::Result<()> {
+        if let Some(buffer) = completion.buffer {
+            match completion.result {
+                Ok(len) => self.inbox.batch.push_back(Arrival { socket, buffer, len }),
+                Err(_) => self.give_back(buffer),
+            }
+        }
+        match completion.result {
+            Ok(_) => {}
+            Err(libc::ENOBUFS) => self.counters.rx_dry += 1,
+            // The kernel does not know the operation: no receive will ever come.
+            Err(error @ (libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP)) => {
+                return Err(io::Error::from_raw_os_error(error));
+            }
+            Err(_) => {
+                self.counters.rx_errors += 1;
+                if !completion.more {
+                    self.counters.rx_rearmed += 1;
+                    self.arming.failed.push(socket);
+                    self.arming.failed_retry = Now(self.now.0 + FAILED_PAUSE_US);
+                    return Ok(());
+                }
+            }
+        }
+        // Whatever ended it (an empty datagram does), it has to go on.
+        if !completion.more {
+            self.counters.rx_rearmed += 1;
+            self.arming.sockets.push(socket);
+        }
+        Ok(())
+    }
+
+    fn on_send_error(&mut self, error: i32, train: u16, count: u8, generation: u16) {
+        match self.outbox.train(train, generation) {
+            Some(train) => self.sockets.on_send_error(
+                error,
+                train,
+                &self.outbox,
+                self.now,
+                &mut self.resends,
+                &mut self.counters,
+            ),
+            None => count_error(error, count, &mut self.counters),
+        }
+    }
+
+    fn give_back(&mut self, buffer: Buffer) {
+        self.ring.give_back(buffer);
+        self.inbox.unpublished += 1;
+        if self.inbox.unpublished == PUBLISH_EVERY {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        self.ring.publish();
+        self.inbox.unpublished = 0;
+    }
+
+    /// Sends what is queued now: the arena is full.
+    fn flush(&mut self) {
+        if let Err(error) = self.turn(Wait::Submit) {
+            self.outbox.clear();
+            self.broken = Some(error);
+        }
+    }
+
+    /// The wait of one turn; two system calls where the kernel cannot gather by itself.
+    fn wait(&mut self, deadline: Option<Now>) -> io::Result<()> {
+        if !self.inbox.batch.is_empty() {
+            return self.turn(Wait::Poll);
+        }
+        let deadline = match (deadline, self.arming.failed_retry) {
+            (deadline, Now(u64::MAX)) => deadline,
+            (deadline, retry) => Some(deadline.map_or(retry, |deadline| deadline.min(retry))),
+        };
+        // A fresh reading: since the last one the caller has worked, and a deadline must be neither early nor late by that.
+        let left_us = deadline.map(|at| at.0.saturating_sub(monotonic().0));
+        if left_us == Some(0) {
+            return self.turn(Wait::Poll);
+        }
+        let timeout = left_us.map(Duration::from_micros);
+        let min_wait = u64::from(self.gather.min_wait_us).min(left_us.unwrap_or(u64::MAX));
+        let want = self.gather.want;
+        if min_wait == 0 || want == 1 {
+            return self.turn(Wait::Until { want: 1, min_wait_us: 0, timeout });
+        }
+        if self.gather.native {
+            let min_wait_us = u32::try_from(min_wait).unwrap_or(u32::MAX);
+            return self.turn(Wait::Until { want, min_wait_us, timeout });
+        }
+        let gather = Duration::from_micros(min_wait);
+        self.turn(Wait::Until { want, min_wait_us: 0, timeout: Some(gather) })?;
+        let left = timeout.map(|timeout| timeout - gather);
+        if self.inbox.batch.is_empty() && !self.arming.wake && left != Some(Duration::ZERO) {
+            self.turn(Wait::Until { want: 1, min_wait_us: 0, timeout: left })?;
+        }
+        Ok(())
+    }
+}
+
+impl Driver for UringDriver {
+    type Socket = UdpSocket;
+
+    fn add_socket(&mut self, socket: UdpSocket) -> io::Result<SocketId> {
+        let id = self.sockets.add(socket)?;
+        self.arming.sockets.push(id);
+        self.arming.failed.reserve(self.sockets.len());
+        Ok(id)
+    }
+
+    fn submit_and_wait(&mut self, deadline: Option<Now>) -> io::Result<Now> {
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
+        if let Some(buffer) = self.inbox.lent.take() {
+            self.give_back(buffer);
+        }
+        self.publish();
+        self.arm()?;
+        self.inbox.taken = 0;
+        self.wait(deadline)?;
+        self.now = monotonic();
+        self.sockets.read_drops(self.now, &mut self.counters);
+        Ok(self.now)
+    }
+
+    fn now(&self) -> Now {
+        self.now
+    }
+
+    fn recv(&mut self) -> Option<Datagram<'_>> {
+        if let Some(buffer) = self.inbox.lent.take() {
+            self.give_back(buffer);
+        }
+        let (arrival, parsed) = loop {
+            if self.inbox.taken == self.inbox.batch_max {
+                return None;
+            }
+            let arrival = self.inbox.batch.pop_front()?;
+            self.inbox.taken += 1;
+            let wildcard = self.sockets.socket(arrival.socket).is_wildcard();
+            let bytes = self.ring.bytes(&arrival.buffer, arrival.len as usize);
+            match Parsed::new(bytes, wildcard, self.inbox.datagram_max) {
+                Ok(parsed) => break (arrival, parsed),
+                Err(Unfit::Empty) => self.counters.rx_empty += 1,
+                Err(Unfit::Truncated) => self.counters.rx_truncated += 1,
+                Err(Unfit::Malformed) => self.counters.rx_errors += 1,
+            }
+            self.give_back(arrival.buffer);
+        };
+        let Arrival { socket, buffer, len } = arrival;
+        let bytes = self.ring.bytes(self.inbox.lent.insert(buffer), len as usize);
+        let payload = &bytes[parsed.payload..];
+        self.counters.rx_datagrams += 1;
+        self.counters.rx_bytes += payload.len() as u64;
+        let local = cmsg::local(&bytes[PAYLOAD..PAYLOAD + parsed.control]);
+        Some(Datagram { socket, peer: parsed.peer, local, payload })
+    }
+
+    fn slot(&mut self, len_max: usize) -> &mut [u8] {
+        if !self.outbox.has_room(len_max) {
+            self.flush();
+        }
+        self.outbox.slot(len_max)
+    }
+
+    fn queue(&mut self, len: usize, to: &Destination) {
+        let segment_max = self.sockets.segment_max(to.socket, self.now);
+        self.outbox.queue(len, to, segment_max);
+        self.counters.tx_datagrams += 1;
+        self.counters.tx_bytes += len as u64;
+    }
+
+    fn waker(&self) -> Waker {
+        self.wake.waker()
+    }
+
+    fn counters(&self) -> Counters {
+        Counters { enters: self.counters.enters + self.ring.enters, ..self.counters }
+    }
+
+    fn kind(&self) -> DriverKind {
+        DriverKind::Uring
+    }
+}
+
+/// A received datagram within its buffer: 16 bytes of header, the name's area, the control area, the payload.
+struct Parsed {
+    peer: SocketAddr,
+    /// Bytes of control messages.
+    control: usize,
+    /// Where the payload starts.
+    payload: usize,
+}
+
+/// Why a datagram is dropped.
+enum Unfit {
+    Empty,
+    Truncated,
+    Malformed,
+}
+
+impl Parsed {
+    fn new(bytes: &[u8], wildcard: bool, datagram_max: usize) -> Result<Self, Unfit> {
+        let word = |index: usize| field(bytes, 4 * index).map(u32::from_ne_bytes);
+        let header = (word(0), word(1), word(3));
+        let (Some(name_len), Some(control_len), Some(flags)) = header else {
+            return Err(Unfit::Malformed);
+        };
+        let control_area = if wildcard { cmsg::RECEIVE_MAX } else { 0 };
+        let payload = PAYLOAD + control_area;
+        let len = bytes.len().checked_sub(payload).ok_or(Unfit::Malformed)?;
+        if flags & libc::MSG_TRUNC.cast_unsigned() != 0 || len > datagram_max {
+            return Err(Unfit::Truncated);
+        }
+        if len == 0 {
+            return Err(Unfit::Empty);
+        }
+        let name_len = (name_len as usize).min(NAME_MAX);
+        let peer = addr::decode(&bytes[HEADER..HEADER + name_len]).ok_or(Unfit::Malformed)?;
+        Ok(Self { peer, control: (control_len as usize).min(control_area), payload })
+    }
+}
+
+/// Builds a ring, with patience for memory that is about to be given back.
+fn patiently(build: impl Fn() -> io::Result<Ring>) -> io::Result<Ring> {
+    let mut tries = NOMEM_TRIES;
+    loop {
+        match build() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && tries > 1 => {
+                tries -= 1;
+                clock::sleep(NOMEM_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// `io_uring_recvmsg_out`: lengths of name, control and payload, and flags.
+const HEADER: usize = 16;
+/// Where the control area starts: without one, the payload.
+const PAYLOAD: usize = HEADER + NAME_MAX;
+/// Bytes of a buffer that are never payload.
+const OVERHEAD: u32 = 84;
+const _: () = assert!(OVERHEAD as usize == PAYLOAD + cmsg::RECEIVE_MAX);
+/// The kernel's limit on a buffer ring.
+const BUFFERS_MAX: u16 = 32_768;
+/// Buffers given back before the kernel is shown them within a turn, so that it does not run dry during a long one.
+const PUBLISH_EVERY: u16 = 32;
+/// How long a socket rests whose receive failed, in microseconds.
+const FAILED_PAUSE_US: u64 = 1000;
+/// How often, and how far apart, a ring is tried that the kernel has no memory for.
+const NOMEM_TRIES: usize = 5;
+const NOMEM_PAUSE: Duration = Duration::from_millis(50);

@@ -1,0 +1,375 @@
+//! The ring itself: entries pushed, buffers lent to the kernel and taken back, the one system call of a turn.
+//!
+//! Every pointer the kernel gets comes from here. It keeps three kinds of memory: receive buffers (from publishing until the
+//! completion that names them), headers of receives and the waker's counter (for the ring's life), and what a send points to
+//! (until the enter that consumed its entry returns, see [`Ring::turn`]).
+
+use std::fmt;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode};
+use libc::msghdr;
+
+use super::op::Op;
+use crate::addr::NAME_LEN_MAX;
+use crate::cmsg;
+use crate::sys::{Fixed, Message, Plain, SendTable};
+
+/// Sizes of a ring, in entries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RingSizes {
+    pub(super) submissions: u32,
+    pub(super) completions: u32,
+    /// A power of two up to 32,768.
+    pub(super) buffers: u16,
+    /// Bytes of one receive buffer.
+    pub(super) buffer_len: u32,
+}
+
+/// What an enter does besides submitting.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wait {
+    /// Nothing.
+    Submit,
+    /// Lets the kernel post what has arrived.
+    Poll,
+    /// Waits for `want` completions, or for one once `min_wait_us` are over, or for `timeout`.
+    Until { want: u16, min_wait_us: u32, timeout: Option<Duration> },
+}
+
+/// One send and the operation its failure will name.
+#[derive(Debug)]
+pub(super) struct Send<'a> {
+    pub(super) fd: BorrowedFd<'a>,
+    pub(super) message: Message<'a>,
+    pub(super) op: Op,
+}
+
+/// A receive buffer that is ours until it is given back.
+#[derive(Debug)]
+pub(super) struct Buffer(u16);
+
+/// One completion.
+#[derive(Debug)]
+pub(super) struct Completion {
+    pub(super) op: Op,
+    /// Bytes, or the errno.
+    pub(super) result: Result<u32, i32>,
+    /// The operation goes on.
+    pub(super) more: bool,
+    pub(super) buffer: Option<Buffer>,
+}
+
+/// An io_uring and all memory it may touch.
+pub(super) struct Ring {
+    io: ManuallyDrop<IoUring>,
+    memory: ManuallyDrop<Memory>,
+    /// An enter failed with entries still in the queue that point to memory no longer ours: no enter may follow.
+    dead: bool,
+    pub(super) enters: u64,
+}
+
+struct Memory {
+    /// The provided-buffer ring, and how far we have filled it.
+    entries: Fixed<BufEntry>,
+    tail: u16,
+    pool: Fixed<u8>,
+    buffer_len: u32,
+    sends: SendTable,
+    /// Receive headers: without control messages, and with.
+    headers: Fixed<msghdr>,
+    wake: Fixed<u8>,
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct BufEntry([u64; 2]);
+// SAFETY: integers.
+unsafe impl Plain for BufEntry {}
+
+impl Ring {
+    /// Sets the ring up for the calling thread, which alone may use it.
+    pub(super) fn new(sizes: RingSizes) -> io::Result<Self> {
+        let io = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            .setup_clamp()
+            .setup_cqsize(sizes.completions)
+            .build(sizes.submissions)?;
+        let count = usize::from(sizes.buffers);
+        let bytes =
+            count.checked_mul(sizes.buffer_len as usize).ok_or(io::ErrorKind::OutOfMemory)?;
+        let memory = Memory {
+            entries: Fixed::new(count)?,
+            tail: 0,
+            pool: Fixed::new(bytes)?,
+            buffer_len: sizes.buffer_len,
+            sends: SendTable::new(io.params().sq_entries() as usize)?,
+            headers: Fixed::new(2)?,
+            wake: Fixed::new(COUNTER_LEN as usize)?,
+        };
+        memory.write_headers();
+        let (memory, io) = (ManuallyDrop::new(memory), ManuallyDrop::new(io));
+        let mut ring = Self { io, memory, dead: false, enters: 0 };
+        let base = ring.memory.entries.at(0).addr() as u64;
+        // SAFETY: the entries are page-aligned, `buffers` long, and outlive the ring (see `drop`).
+        unsafe { ring.io.submitter().register_buf_ring_with_flags(base, sizes.buffers, GROUP, 0) }?;
+        for index in 0..sizes.buffers {
+            ring.give_back(Buffer(index));
+        }
+        ring.publish();
+        Ok(ring)
+    }
+
+    /// Whether the kernel can gather completions for a minimum time (6.12).
+    pub(super) fn has_min_wait(&self) -> bool {
+        self.io.params().is_feature_min_timeout()
+    }
+
+    /// Entries of the submission queue.
+    pub(super) fn submissions(&self) -> usize {
+        self.memory.sends.len()
+    }
+
+    /// Arms the receive of a socket, with control messages for a wildcard's.
+    pub(super) fn receive(&mut self, fd: BorrowedFd<'_>, control: bool, op: Op) -> io::Result<()> {
+        let header = self.memory.headers.at(usize::from(control));
+        let entry = opcode::RecvMsgMulti::new(Fd(fd.as_raw_fd()), header, GROUP).build();
+        self.push(&entry.user_data(op.encode()))
+    }
+
+    /// Arms the read that a waker's write ends.
+    pub(super) fn watch(&mut self, event: BorrowedFd<'_>, op: Op) -> io::Result<()> {
+        let counter = self.memory.wake.at(0);
+        let entry = opcode::Read::new(Fd(event.as_raw_fd()), counter, COUNTER_LEN).build();
+        self.push(&entry.user_data(op.encode()))
+    }
+
+    /// Submits what is queued and `sends`, waits as told, and returns when the kernel has no more need of what they borrow.
+    ///
+    /// A send is finished when the enter that consumed its entry returns: MSG_DONTWAIT makes the kernel fail it rather than keep
+    /// it, and no flag here hands it to a worker thread. So an empty submission queue means that all of them are done.
+    ///
+    /// # Errors
+    /// The enter's. The ring cannot be used again.
+    pub(super) fn turn<'a>(
+        &mut self,
+        sends: impl Iterator<Item = Send<'a>>,
+        wait: Wait,
+    ) -> io::Result<()> {
+        let mut entry = 0;
+        for send in sends {
+            if entry == self.memory.sends.len() || self.io.submission().is_full() {
+                self.enter(Wait::Submit)?;
+                entry = 0;
+            }
+            let sqe = self.memory.send_entry(entry, &send);
+            self.push(&sqe)?;
+            entry += 1;
+        }
+        self.enter(wait)
+    }
+
+    /// The next completion that the last enter brought.
+    pub(super) fn next(&mut self) -> Option<Completion> {
+        loop {
+            let entry = self.io.completion().next()?;
+            let flags = entry.flags();
+            let buffer = cqueue::buffer_select(flags).map(Buffer);
+            let result = u32::try_from(entry.result()).map_err(|_| -entry.result());
+            if let Some(op) = Op::decode(entry.user_data()) {
+                return Some(Completion { op, result, more: cqueue::more(flags), buffer });
+            }
+            debug_assert!(false, "a completion of no operation: {entry:?}");
+        }
+    }
+
+    /// The first `len` bytes of a buffer.
+    ///
+    /// # Panics
+    /// When `len` is more than a buffer holds.
+    pub(super) fn bytes(&self, buffer: &Buffer, len: usize) -> &[u8] {
+        assert!(len <= self.memory.buffer_len as usize);
+        let at = self.memory.buffer(buffer);
+        // SAFETY: `buffer_len` bytes from here are this buffer's. It was named by a completion and not given back, so the kernel
+        // does not write to it, and giving it back takes the `Buffer` by value and the ring by `&mut`.
+        unsafe { std::slice::from_raw_parts(at, len) }
+    }
+
+    /// Puts a buffer at the tail of the buffer ring; the kernel sees it at the next [`publish`](Ring::publish).
+    pub(super) fn give_back(&mut self, buffer: Buffer) {
+        let memory = &mut *self.memory;
+        let at = memory.buffer(&buffer);
+        let slot = usize::from(memory.tail) & (memory.entries.len() - 1);
+        let entry = memory.entries.at(slot).cast::<BufRingEntry>();
+        // SAFETY: an entry the kernel has consumed and will not read before the tail passes it. Only the address, length and id
+        // are written; the tail shares the first entry's remaining field.
+        unsafe { (*entry).set_addr(at.addr() as u64) };
+        // SAFETY: as above.
+        unsafe { (*entry).set_len(memory.buffer_len) };
+        // SAFETY: as above.
+        unsafe { (*entry).set_bid(buffer.0) };
+        memory.tail = memory.tail.wrapping_add(1);
+    }
+
+    /// Shows the kernel the buffers given back.
+    pub(super) fn publish(&mut self) {
+        let base = self.memory.entries.at(0).cast::<BufRingEntry>();
+        // SAFETY: `base` is the first entry of the buffer ring.
+        let tail = unsafe { BufRingEntry::tail(base) };
+        // SAFETY: aligned, alive as long as the ring, and shared with the kernel only by atomic access from here on.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(self.memory.tail, Ordering::Release);
+    }
+
+    fn push(&mut self, entry: &Entry) -> io::Result<()> {
+        if self.io.submission().is_full() {
+            self.enter(Wait::Submit)?;
+        }
+        // SAFETY: receives and the wake read point into `memory`, which outlives the ring; sends point to what `turn` borrows
+        // until the entry is consumed.
+        let pushed = unsafe { self.io.submission().push(entry) };
+        pushed.map_err(|_| {
+            self.dead = true;
+            io::ErrorKind::QuotaExceeded.into()
+        })
+    }
+
+    /// Submits every entry and waits. On return the submission queue is empty, or the ring is dead.
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        let mut wait = wait;
+        for _ in 0..SUBMIT_TRIES {
+            if self.dead {
+                break;
+            }
+            self.enters += 1;
+            match self.enter_once(wait) {
+                Ok(()) => {}
+                Err(error) => match error.raw_os_error() {
+                    // The time is over; a signal came; the completion queue or memory is short for now.
+                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
+                    _ => {
+                        self.dead = !self.io.submission().is_empty();
+                        return Err(error);
+                    }
+                },
+            }
+            if self.io.submission().is_empty() {
+                return Ok(());
+            }
+            wait = Wait::Poll;
+        }
+        self.dead = true;
+        Err(io::Error::new(io::ErrorKind::OutOfMemory, "the kernel takes no submissions"))
+    }
+
+    fn enter_once(&mut self, wait: Wait) -> io::Result<()> {
+        let pending = u32::try_from(self.io.submission().len()).unwrap_or(u32::MAX);
+        let submitter = self.io.submitter();
+        let result = match wait {
+            // SAFETY: no argument; the entries submitted are sound as `push` says.
+            Wait::Submit => unsafe { submitter.enter::<()>(pending, 0, 0, None) },
+            Wait::Poll => {
+                let flags = EnterFlags::GETEVENTS.bits();
+                // SAFETY: as above.
+                unsafe { submitter.enter::<()>(pending, 0, flags, None) }
+            }
+            Wait::Until { want, min_wait_us, timeout } => {
+                let mut flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+                if self.io.params().is_feature_no_iowait() {
+                    // An idle shard is idle, not waiting for a disk.
+                    flags |= EnterFlags::NO_IOWAIT;
+                }
+                let timespec = timeout.map(Timespec::from);
+                let mut args = SubmitArgs::new().min_wait_usec(min_wait_us);
+                if let Some(timespec) = &timespec {
+                    args = args.timespec(timespec);
+                }
+                // SAFETY: as above; `args` and the time it points to outlive the call and have the layout EXT_ARG asks for, as
+                // the library's own `submit_with_args` passes them.
+                unsafe { submitter.enter(pending, want.into(), flags.bits(), Some(&args)) }
+            }
+        };
+        result.map(drop)
+    }
+}
+
+impl Memory {
+    /// The kernel reads only the lengths of a receive header: where name and control go is the buffer's business.
+    fn write_headers(&self) {
+        for (index, control) in [0, cmsg::RECEIVE_MAX].into_iter().enumerate() {
+            let header = self.headers.at(index);
+            // SAFETY: an element of our own array, unknown to the kernel yet.
+            unsafe { (*header).msg_namelen = NAME_LEN_MAX };
+            // SAFETY: as above.
+            unsafe { (*header).msg_controllen = control as _ };
+        }
+    }
+
+    /// Where a buffer starts.
+    fn buffer(&self, buffer: &Buffer) -> *mut u8 {
+        self.pool.at(usize::from(buffer.0) * self.buffer_len as usize)
+    }
+
+    fn send_entry(&mut self, index: usize, send: &Send<'_>) -> Entry {
+        self.sends.set(index, &send.message);
+        let fd = Fd(send.fd.as_raw_fd());
+        let payload = send.message.payload;
+        let entry = if send.message.segment.is_none() && send.message.local.is_none() {
+            // Cheaper than a message header by a twentieth.
+            let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+            opcode::Send::new(fd, payload.as_ptr(), len)
+                .flags(libc::MSG_DONTWAIT)
+                .dest_addr(self.sends.name(index))
+                .dest_addr_len(self.sends.name_len(index))
+                .build()
+        } else {
+            opcode::SendMsg::new(fd, self.sends.header(index))
+                .flags(libc::MSG_DONTWAIT.cast_unsigned())
+                .build()
+        };
+        entry.flags(Flags::SKIP_SUCCESS).user_data(send.op.encode())
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let cancelled = self
+            .io
+            .submitter()
+            .register_sync_cancel(Some(Timespec::new().sec(1)), CancelBuilder::any());
+        // SAFETY: dropped once, here. Closing does not wait for the kernel, hence the cancel before it.
+        unsafe { ManuallyDrop::drop(&mut self.io) };
+        let done = match cancelled {
+            Ok(()) => true,
+            Err(error) => error.raw_os_error() == Some(libc::ENOENT),
+        };
+        if done {
+            // SAFETY: dropped once, here. Nothing is in flight, so the kernel writes to none of it.
+            unsafe { ManuallyDrop::drop(&mut self.memory) };
+        }
+        // Else it leaks: better than freeing what the kernel may still write to.
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring").field("enters", &self.enters).field("dead", &self.dead).finish()
+    }
+}
+
+/// The one buffer group.
+const GROUP: u16 = 0;
+/// Bytes of an eventfd's counter.
+const COUNTER_LEN: u32 = 8;
+/// Enters in a row that may leave entries in the submission queue before the ring is given up.
+const SUBMIT_TRIES: usize = 1000;
+
+const _: () = assert!(size_of::<BufEntry>() == size_of::<BufRingEntry>());

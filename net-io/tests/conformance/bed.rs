@@ -1,0 +1,128 @@
+//! What a scenario needs of a driver's world.
+
+use std::net::SocketAddr;
+
+use net_io::{
+    Datagram, Destination, Driver, DriverConfig, EpollDriver, Now, SocketId, SocketOptions,
+    UdpSocket, UringDriver,
+};
+
+/// Makes drivers of one kind, and sockets for them that reach each other.
+pub(crate) trait Bed {
+    type Driver: Driver;
+
+    fn driver(&mut self, config: &DriverConfig) -> Self::Driver;
+
+    /// A socket bound to `addr`, and where it was bound. Any address is on one host; port 0 picks a free one.
+    fn bind(
+        &mut self,
+        addr: SocketAddr,
+        options: &SocketOptions,
+    ) -> (<Self::Driver as Driver>::Socket, SocketAddr);
+
+    /// A driver with one socket.
+    fn end(&mut self, addr: &str, config: &DriverConfig) -> End<Self::Driver> {
+        let (socket, addr) = self.bind(addr.parse().unwrap(), &SocketOptions::default());
+        let mut driver = self.driver(config);
+        let id = driver.add_socket(socket).unwrap();
+        End { driver, id, addr }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct UringBed;
+
+impl Bed for UringBed {
+    type Driver = UringDriver;
+
+    fn driver(&mut self, config: &DriverConfig) -> UringDriver {
+        UringDriver::new(config).unwrap()
+    }
+
+    fn bind(&mut self, addr: SocketAddr, options: &SocketOptions) -> (UdpSocket, SocketAddr) {
+        bind(addr, options)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct EpollBed;
+
+impl Bed for EpollBed {
+    type Driver = EpollDriver;
+
+    fn driver(&mut self, config: &DriverConfig) -> EpollDriver {
+        EpollDriver::new(config).unwrap()
+    }
+
+    fn bind(&mut self, addr: SocketAddr, options: &SocketOptions) -> (UdpSocket, SocketAddr) {
+        bind(addr, options)
+    }
+}
+
+fn bind(addr: SocketAddr, options: &SocketOptions) -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind(addr, options).unwrap();
+    let addr = socket.local_addr().unwrap();
+    (socket, addr)
+}
+
+/// A driver with one socket of its own.
+pub(crate) struct End<D> {
+    pub(crate) driver: D,
+    pub(crate) id: SocketId,
+    pub(crate) addr: SocketAddr,
+}
+
+/// A received datagram, kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: Option<std::net::IpAddr>,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl From<Datagram<'_>> for Kept {
+    fn from(datagram: Datagram<'_>) -> Self {
+        Self { peer: datagram.peer, local: datagram.local, payload: datagram.payload.to_vec() }
+    }
+}
+
+impl<D: Driver> End<D> {
+    /// Queues `payload` for `peer`.
+    pub(crate) fn queue(&mut self, payload: &[u8], peer: SocketAddr) {
+        let to = Destination { socket: self.id, peer, local: None };
+        self.driver.slot(payload.len()).copy_from_slice(payload);
+        self.driver.queue(payload.len(), &to);
+    }
+
+    /// One turn that waits for nothing.
+    pub(crate) fn poll(&mut self) -> Vec<Kept> {
+        self.turn(Some(Now(0)))
+    }
+
+    /// One turn, with everything it hands out.
+    pub(crate) fn turn(&mut self, deadline: Option<Now>) -> Vec<Kept> {
+        self.driver.submit_and_wait(deadline).unwrap();
+        let mut all = Vec::new();
+        while let Some(datagram) = self.driver.recv() {
+            all.push(datagram.into());
+        }
+        all
+    }
+
+    /// Turns until `count` datagrams came.
+    ///
+    /// # Panics
+    /// When they do not come in time.
+    pub(crate) fn receive(&mut self, count: usize) -> Vec<Kept> {
+        let limit = Now(self.driver.now().0 + PATIENCE_US);
+        let mut all = Vec::new();
+        while all.len() < count {
+            assert!(self.driver.now() < limit, "{} of {count} datagrams came", all.len());
+            all.extend(self.turn(Some(limit)));
+        }
+        all
+    }
+}
+
+/// How long a scenario waits for what must happen.
+pub(crate) const PATIENCE_US: u64 = 10_000_000;
