@@ -1,0 +1,100 @@
+use super::*;
+
+fn scenario(flags: &str) -> Result<Scenario, String> {
+    let line = format!("kcp-loadgen run --target 127.0.0.1:4000 {flags}");
+    let cli = Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())?;
+    let Command::Run(args) = cli.command;
+    args.scenario().map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    use clap::CommandFactory;
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn the_default_is_a_closed_loop_from_the_hosts_own_address() {
+    let made = scenario("--sessions 1000").unwrap();
+    assert_eq!(made.traffic.load, Load::Closed { outstanding: 1 });
+    assert_eq!(made.clients.sources, Sources::single("127.0.0.1".parse().unwrap()));
+    assert_eq!((made.clients.sockets, made.phases.ramp), (64, Duration::from_millis(100)));
+    assert!(!made.engine.driver.gso);
+    let Protocol::Kcp(config) = made.protocol else { panic!("not KCP") };
+    assert_eq!(config, profile_game());
+}
+
+#[test]
+fn flags_reach_the_scenario() {
+    let made = scenario(
+        "--sessions 20 --rate 2.5 --size 100 --duration 3s --warmup 0s --ramp 2s --hold 1m --drain 7ms --sockets 4 \
+         --sources 127.0.0.2+3 --conv-base 7 --seed 5 --threads 2 --io epoll --store-bytes 1000 --min-wait-us 9 \
+         --profile reference --nodelay 2 --interval 20 --resend 3 --nc 1 --window 64,512 --mtu 600 --flush turn \
+         --check p99<1s --check lost=0",
+    )
+    .unwrap();
+    assert_eq!(made.traffic.load, Load::Open { period: Duration::from_millis(400) });
+    assert_eq!(made.phases.ramp, Duration::from_secs(2));
+    assert_eq!(made.phases.hold, Duration::from_secs(60));
+    assert_eq!(made.phases.drain, Duration::from_millis(7));
+    assert_eq!((made.clients.sockets, made.clients.sources.addrs().len()), (4, 3));
+    assert_eq!((made.clients.convs, made.seed), (ConvChoice::Base(7), 5));
+    assert_eq!((made.engine.threads, made.engine.io), (2, IoChoice::Epoll));
+    assert_eq!((made.engine.store_bytes, made.engine.driver.min_wait_us), (1000, 9));
+    assert_eq!(made.checks.len(), 2);
+    let Protocol::Kcp(config) = made.protocol else { panic!("not KCP") };
+    assert_eq!((config.nodelay, config.interval, config.fastresend), (2, 20, 3));
+    assert_eq!((config.nocwnd, config.mtu), (true, 600));
+    assert_eq!((config.snd_wnd, config.rcv_wnd, config.flush), (64, 512, FlushPolicy::Turn));
+}
+
+#[test]
+fn raw_has_the_size_that_kcp_would_have() {
+    let datagram = |flags: &str| match scenario(flags).unwrap().protocol {
+        Protocol::Raw { datagram } => datagram,
+        Protocol::Kcp(_) => panic!("not raw"),
+    };
+    assert_eq!(datagram("--raw"), 112);
+    assert_eq!(datagram("--raw --size 1024"), 1072);
+    assert_eq!(datagram("--raw=88"), 88);
+}
+
+#[test]
+fn idle_is_rate_zero() {
+    assert_eq!(scenario("--rate 0").unwrap().traffic.load, Load::Idle);
+}
+
+#[test]
+fn cores_and_ranges() {
+    assert_eq!("1".parse::<Cores>().unwrap(), Cores(vec![1]));
+    assert_eq!("2,4-6".parse::<Cores>().unwrap(), Cores(vec![2, 4, 5, 6]));
+}
+
+#[test]
+fn refusals_name_the_flag_the_value_and_the_fix() {
+    for (flags, parts) in [
+        ("--rate -1", ["--rate", "unexpected"]),
+        ("--rate=-1", ["--rate", "0 = idle"]),
+        ("--rate 1 --outstanding 2", ["--rate", "--outstanding"]),
+        ("--ramp fast", ["fast", "20000/s"]),
+        ("--ramp 0/s", ["0/s", "20000/s"]),
+        ("--pin 3-1", ["3-1", "4-7"]),
+        ("--pin 60000", ["--pin 60000", "nproc"]),
+        ("--window 5", ["--window", "256,256"]),
+        ("--window 5,5", ["--window 5,5", "128 to 65,535"]),
+        ("--size 0", ["--size 0", "1 to"]),
+        ("--mtu 49", ["--mtu 49", "50 to 1500"]),
+        ("--sockets 101", ["--sockets 101", "one per session (100)"]),
+        ("--check p99", ["--check", "p99<50ms"]),
+        ("--sources ::1", ["--sources ::1", "family of the target"]),
+        ("--duration 5", ["--duration", "5"]),
+        ("--conv-base 1 --conv-random", ["--conv-base", "--conv-random"]),
+    ] {
+        let error = scenario(flags).unwrap_err();
+        assert!(parts.iter().all(|part| error.contains(part)), "{flags}: {error}");
+    }
+    let bad = Cli::try_parse_from(["kcp-loadgen", "run", "--target", "127.0.0.1"]).unwrap();
+    let Command::Run(args) = bad.command;
+    let error = args.scenario().unwrap_err().to_string();
+    assert!(error.contains("--target 127.0.0.1") && error.contains("HOST:PORT"), "{error}");
+}

@@ -1,0 +1,513 @@
+//! All sessions of one worker: what they do with a datagram, at a due time, and at the end of a turn. No sockets, no clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kcp_core::{Cx, FlushPolicy, KcpConfig, Millis, SendError, Store, Wheel, wire};
+use net_io::{Destination, Driver, Now, SocketId};
+
+use crate::client::{Desk, Session, State};
+use crate::convs::Convs;
+use crate::ledger::Ledger;
+use crate::meter::{Meter, Window};
+use crate::payload::{Codec, Stamp};
+use crate::scenario::{Load, Protocol, Scenario};
+use crate::schedule::{Ramp, Round};
+use crate::seed::low32;
+
+/// A scenario with what all workers derive from it once.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) scenario: Scenario,
+    codec: Codec,
+    convs: Convs,
+}
+
+impl Plan {
+    pub(crate) fn new(scenario: Scenario) -> Self {
+        let codec = Codec::new(scenario.seed, scenario.traffic.size.max(RAW_MESSAGE_MAX));
+        let convs = Convs::new(scenario.clients.convs, scenario.seed);
+        Self { scenario, codec, convs }
+    }
+}
+
+/// Which part of the run is one worker's: every `workers`-th session and socket, from number `worker` on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    pub(crate) worker: u32,
+    pub(crate) workers: u32,
+}
+
+impl Share {
+    /// How many of `total` things numbered from 0 are this worker's.
+    pub(crate) const fn of(self, total: u32) -> u32 {
+        total.saturating_sub(self.worker).div_ceil(self.workers)
+    }
+
+    /// The number, in the whole run, of this worker's thing `local`.
+    pub(crate) const fn number(self, local: u32) -> u32 {
+        local * self.workers + self.worker
+    }
+
+    /// This worker's index of the thing `number`, if it is one of its.
+    const fn local(self, number: u32) -> Option<u32> {
+        if number % self.workers == self.worker { Some(number / self.workers) } else { None }
+    }
+}
+
+/// Where a worker is in the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Sessions start and are silent once established, until all workers are told to go on.
+    Ramp,
+    /// Load, not measured yet.
+    Warmup,
+    /// Load, measured.
+    Measure,
+    /// No more messages; echoes are still awaited.
+    Drain,
+    /// Nothing more will happen.
+    Done,
+}
+
+/// The sessions and everything they need between two system calls.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    plan: Arc<Plan>,
+    share: Share,
+    sockets: u32,
+    sessions: Vec<Session>,
+    speech: Speech,
+    dirty: Vec<u32>,
+    ramp: Ramp,
+    load: Option<Timeline>,
+    ledger: Ledger,
+    scratch: Vec<u8>,
+    pub(crate) meter: Meter,
+}
+
+/// What the protocol in use keeps per worker.
+#[derive(Debug)]
+enum Speech {
+    Kcp { config: KcpConfig, store: Store, wheel: Wheel },
+    Raw { datagram: usize, outbox: Vec<(u32, Stamp)> },
+}
+
+/// The load and its end.
+#[derive(Debug)]
+struct Timeline {
+    window: Window,
+    give_up: Now,
+    pace: Pace,
+}
+
+#[derive(Debug)]
+enum Pace {
+    Idle,
+    /// Sessions below `primed` have got their first messages; after that each echo calls for the next.
+    Closed {
+        outstanding: u32,
+        primed: u32,
+    },
+    Open {
+        round: Round,
+        late_max_us: u64,
+    },
+}
+
+impl Fleet {
+    /// A fleet whose sessions begin to start at `now`.
+    pub(crate) fn new(plan: Arc<Plan>, share: Share, now: Now) -> Self {
+        let scenario = &plan.scenario;
+        let count = share.of(scenario.clients.sessions);
+        let (speech, scratch) = match &scenario.protocol {
+            Protocol::Kcp(config) => {
+                let bytes = scenario.engine.store_bytes / scenario.engine.threads as usize;
+                let (store, wheel) = (Store::new(bytes), Wheel::new(millis(now)));
+                let longest = 128 * config.mtu as usize;
+                (Speech::Kcp { config: config.clone(), store, wheel }, vec![0; longest])
+            }
+            Protocol::Raw { datagram } => {
+                (Speech::Raw { datagram: *datagram, outbox: Vec::new() }, Vec::new())
+            }
+        };
+        Self {
+            share,
+            sockets: share.of(scenario.clients.sockets),
+            // Room without pages: memory becomes resident as the ramp fills it, and never moves.
+            sessions: Vec::with_capacity(count as usize),
+            speech,
+            dirty: Vec::new(),
+            ramp: Ramp::new(now, count, scenario.phases.ramp),
+            load: None,
+            ledger: Ledger::default(),
+            scratch,
+            meter: Meter::new(),
+            plan,
+        }
+    }
+
+    /// The load begins now.
+    pub(crate) fn begin_load(&mut self, now: Now) {
+        let Scenario { phases, traffic, .. } = &self.plan.scenario;
+        let start = now.0 + micros(phases.warmup);
+        let end = start + micros(phases.duration);
+        let pace = match traffic.load {
+            Load::Idle => Pace::Idle,
+            Load::Closed { outstanding } => Pace::Closed { outstanding, primed: 0 },
+            Load::Open { period } => Pace::Open {
+                round: Round::new(
+                    now,
+                    self.share.of(self.plan.scenario.clients.sessions),
+                    period,
+                    self.share.worker,
+                    self.share.workers,
+                ),
+                late_max_us: micros(period).clamp(LATE_MIN_US, LATE_MAX_US),
+            },
+        };
+        let window = Window { start: Now(start), end: Now(end) };
+        self.meter.window = window;
+        self.load = Some(Timeline { window, give_up: Now(end + micros(phases.drain)), pace });
+    }
+
+    /// No session starts and no message leaves after now; echoes are awaited no longer than `within`.
+    pub(crate) fn stop(&mut self, now: Now, within: Duration) {
+        self.ramp.stop();
+        let end = Now(now.0.min(self.meter.window.end.0));
+        let window = Window { start: Now(self.meter.window.start.0.min(end.0)), end };
+        self.meter.window = window;
+        let give_up = Now(now.0 + micros(within));
+        self.load = Some(Timeline { window, give_up, pace: Pace::Idle });
+    }
+
+    pub(crate) fn stage(&self, now: Now) -> Stage {
+        let Some(Timeline { window, give_up, .. }) = &self.load else {
+            return Stage::Ramp;
+        };
+        let counts = &self.meter.counts;
+        if now < window.start {
+            Stage::Warmup
+        } else if now < window.end {
+            Stage::Measure
+        } else if counts.missing() > counts.corrupted && now < *give_up {
+            Stage::Drain
+        } else {
+            Stage::Done
+        }
+    }
+
+    /// When the next turn must run even if no datagram comes.
+    pub(crate) fn next_deadline(&self, now: Now) -> Option<Now> {
+        let wheel = match &self.speech {
+            Speech::Kcp { wheel, .. } => wheel.next_deadline().map(|due| at_millis(now, due)),
+            Speech::Raw { .. } => None,
+        };
+        let starting = self.ramp.peek().map(|slot| slot.at);
+        let (stage_end, sending) = match &self.load {
+            None => (None, None),
+            Some(timeline) => {
+                let Timeline { window, give_up, pace } = timeline;
+                let ends = [window.start, window.end, *give_up];
+                let sending = match pace {
+                    Pace::Open { round, .. } if now < window.end => {
+                        round.peek().map(|slot| slot.at)
+                    }
+                    Pace::Closed { primed, .. } if (*primed as usize) < self.sessions.len() => {
+                        Some(now)
+                    }
+                    Pace::Open { .. } | Pace::Closed { .. } | Pace::Idle => None,
+                };
+                (ends.into_iter().find(|end| now < *end), sending)
+            }
+        };
+        [wheel, starting, stage_end, sending].into_iter().flatten().min()
+    }
+
+    /// One datagram from the target.
+    pub(crate) fn on_datagram(&mut self, now: Now, socket: SocketId, datagram: &[u8]) {
+        let found = wire::conv(datagram)
+            .and_then(|conv| self.share.local(self.plan.convs.number(conv)))
+            .filter(|local| self.socket_of(*local) == socket);
+        let Some((local, session)) = found
+            .and_then(|local| Some((local, self.sessions.get_mut(local as usize)?)))
+            .filter(|(_, session)| session.flow.state != State::Dead)
+        else {
+            self.meter.counts.stray_datagrams += 1;
+            return;
+        };
+        let Session { kcp, flow } = session;
+        let number = self.share.number(local);
+        let size = self.plan.scenario.traffic.size;
+        let header = self.speech.has_header(size);
+        let (codec, meter, ledger) = (&self.plan.codec, &mut self.meter, &mut self.ledger);
+        let mut desk = Desk { codec, meter, ledger, now, header };
+        match &mut self.speech {
+            Speech::Raw { .. } => {
+                let message = datagram.get(CONV_LEN..).unwrap_or(&[]);
+                flow.on_echo(message, number, size, &mut desk);
+                if flow.state == State::Opening && flow.any_echo() {
+                    self.establish(now, local);
+                }
+            }
+            Speech::Kcp { config, store, .. } => {
+                let mut cx = Cx { config, store };
+                let taken = kcp.handle_datagram(&mut cx, millis(now), datagram, |message| {
+                    flow.on_echo(message, number, size, &mut desk);
+                    true
+                });
+                if taken.is_err() {
+                    desk.meter.counts.refused_datagrams += 1;
+                }
+                while let Ok(len) = kcp.recv(&mut cx, &mut self.scratch) {
+                    let message = self.scratch.get(..len).unwrap_or(&[]);
+                    flow.on_echo(message, number, size, &mut desk);
+                }
+                if flow.state == State::Opening && kcp.wait_snd(store) == 0 {
+                    self.establish(now, local);
+                }
+                self.touch(local);
+            }
+        }
+        self.refill(now, local);
+    }
+
+    /// Starts the sessions that are due, sends the messages that are due, and marks the sessions whose timers are.
+    pub(crate) fn on_time(&mut self, now: Now) {
+        for _ in 0..START_BUDGET {
+            let Some(slot) = self.ramp.peek().filter(|slot| slot.at <= now) else { break };
+            self.ramp.advance();
+            self.start(now, slot.member, slot.at);
+        }
+        self.send_due(now);
+        for _ in 0..EXPIRE_BUDGET {
+            let Speech::Kcp { wheel, .. } = &mut self.speech else { break };
+            let Some(local) = wheel.pop(millis(now)) else { break };
+            self.touch(local);
+        }
+    }
+
+    /// Writes everything that the touched sessions have to say into the driver.
+    pub(crate) fn transmit<D: Driver>(&mut self, now: Now, driver: &mut D) {
+        if let Speech::Raw { datagram, outbox } = &mut self.speech {
+            let len = *datagram;
+            let mut outgoing = std::mem::take(outbox);
+            for (local, stamp) in outgoing.drain(..) {
+                let conv = self.plan.convs.conv(stamp.session);
+                let slot = driver.slot(len);
+                let (head, message) = slot[..len].split_at_mut(CONV_LEN);
+                head.copy_from_slice(&conv.0.to_le_bytes());
+                self.plan.codec.write(message, &stamp);
+                driver.queue(len, &self.destination(local));
+            }
+            if let Speech::Raw { outbox, .. } = &mut self.speech {
+                *outbox = outgoing;
+            }
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for local in dirty.drain(..) {
+            self.flush(now, local, driver);
+        }
+        self.dirty = dirty;
+    }
+
+    fn flush<D: Driver>(&mut self, now: Now, local: u32, driver: &mut D) {
+        let to = self.destination(local);
+        let Speech::Kcp { config, store, wheel } = &mut self.speech else { return };
+        let Some(Session { kcp, flow }) = self.sessions.get_mut(local as usize) else { return };
+        let mut cx = Cx { config, store };
+        let ms = millis(now);
+        flow.dirty = false;
+        match config.flush {
+            FlushPolicy::Turn => kcp.flush(&mut cx, ms),
+            FlushPolicy::Interval => kcp.handle_timeout(&mut cx, ms),
+        }
+        let mtu = config.mtu as usize;
+        while let Some(len) = kcp.poll_transmit(&mut cx, ms, driver.slot(mtu)) {
+            driver.queue(len, &to);
+        }
+        if kcp.is_dead() {
+            flow.state = State::Dead;
+            self.meter.counts.dead_sessions += 1;
+            kcp.reset(store);
+            wheel.cancel(local);
+            return;
+        }
+        match kcp.poll_timeout(&cx, ms) {
+            Some(deadline) => wheel.arm(local, deadline),
+            None => wheel.cancel(local),
+        }
+    }
+
+    fn start(&mut self, now: Now, local: u32, due: Now) {
+        let number = self.share.number(local);
+        self.sessions.push(Session::new(self.plan.convs.conv(number)));
+        let size = self.plan.scenario.traffic.size;
+        let len = match &mut self.speech {
+            Speech::Kcp { config, wheel, .. } => {
+                wheel.grow(self.sessions.len());
+                // One segment, so that its acknowledgement establishes the session.
+                size.min(config.mtu as usize - wire::HEADER_LEN)
+            }
+            Speech::Raw { .. } => size,
+        };
+        self.send(now, local, due, len);
+    }
+
+    fn establish(&mut self, now: Now, local: u32) {
+        let Some(Session { flow, .. }) = self.sessions.get_mut(local as usize) else { return };
+        flow.state = State::Ready;
+        self.meter.counts.established += 1;
+        let due = self.ramp.due(local);
+        self.meter.connect.saturating_record(now.0.saturating_sub(due.0));
+    }
+
+    fn send_due(&mut self, now: Now) {
+        let count = self.share.of(self.plan.scenario.clients.sessions);
+        for _ in 0..SEND_BUDGET {
+            let Some(Timeline { window, pace, .. }) = &mut self.load else { return };
+            match pace {
+                Pace::Idle => return,
+                Pace::Closed { primed, .. } => {
+                    if *primed >= count || now >= window.end {
+                        return;
+                    }
+                    let local = *primed;
+                    *primed += 1;
+                    self.refill(now, local);
+                }
+                Pace::Open { round, late_max_us } => {
+                    let end = window.end;
+                    let Some(slot) = round.peek().filter(|s| s.at <= now && s.at < end) else {
+                        return;
+                    };
+                    round.advance();
+                    if now.0 - slot.at.0 > *late_max_us {
+                        self.meter.counts.missed_sends += 1;
+                    } else {
+                        self.send_slot(now, slot.member, slot.at);
+                    }
+                }
+            }
+        }
+    }
+
+    fn send_slot(&mut self, now: Now, local: u32, due: Now) {
+        let Scenario { traffic, .. } = &self.plan.scenario;
+        let (size, backlog_max) = (traffic.size, traffic.backlog_max);
+        let Some(Session { kcp, flow }) = self.sessions.get(local as usize) else { return };
+        if flow.state != State::Ready {
+            return;
+        }
+        let full = match &self.speech {
+            Speech::Kcp { store, .. } => kcp.wait_snd(store) >= backlog_max,
+            Speech::Raw { .. } => false,
+        };
+        if full {
+            self.meter.counts.throttled_sends += 1;
+        } else {
+            self.send(now, local, due, size);
+        }
+    }
+
+    /// Closed loop: as many messages as are missing to the number that shall be on the way.
+    fn refill(&mut self, now: Now, local: u32) {
+        let Some(Timeline { window, pace: Pace::Closed { outstanding, primed }, .. }) = &self.load
+        else {
+            return;
+        };
+        if local >= *primed || now >= window.end {
+            return;
+        }
+        let Some(Session { flow, .. }) = self.sessions.get(local as usize) else { return };
+        if flow.state != State::Ready {
+            return;
+        }
+        let size = self.plan.scenario.traffic.size;
+        for _ in flow.on_the_way()..*outstanding {
+            self.send(now, local, now, size);
+        }
+    }
+
+    fn send(&mut self, now: Now, local: u32, intended: Now, len: usize) {
+        let number = self.share.number(local);
+        let Some(Session { kcp, flow }) = self.sessions.get_mut(local as usize) else { return };
+        let stamp = flow.stamp(number, intended, now);
+        let header = self.speech.has_header(self.plan.scenario.traffic.size);
+        let (codec, meter, ledger) = (&self.plan.codec, &mut self.meter, &mut self.ledger);
+        let mut desk = Desk { codec, meter, ledger, now, header };
+        match &mut self.speech {
+            Speech::Raw { outbox, .. } => {
+                flow.on_sent(&stamp, &mut desk);
+                outbox.push((local, stamp));
+            }
+            Speech::Kcp { config, store, .. } => {
+                let message = self.scratch.get_mut(..len).unwrap_or_default();
+                codec.write(message, &stamp);
+                match kcp.send(&mut Cx { config, store }, message) {
+                    Ok(_) => flow.on_sent(&stamp, &mut desk),
+                    // Longer than allowed cannot be: the scenario was checked. Both are this process's own bounds.
+                    Err(SendError::StoreFull | SendError::TooLong) => {
+                        desk.meter.counts.store_full += 1;
+                    }
+                }
+                self.touch(local);
+            }
+        }
+    }
+
+    fn touch(&mut self, local: u32) {
+        let Some(Session { flow, .. }) = self.sessions.get_mut(local as usize) else { return };
+        if !flow.dirty && flow.state != State::Dead {
+            flow.dirty = true;
+            self.dirty.push(local);
+        }
+    }
+
+    /// Socket `n` of this worker is its driver's socket `n`.
+    fn socket_of(&self, local: u32) -> SocketId {
+        SocketId(u16::try_from(local % self.sockets.max(1)).unwrap_or(u16::MAX))
+    }
+
+    fn destination(&self, local: u32) -> Destination {
+        let peer = self.plan.scenario.target;
+        Destination { socket: self.socket_of(local), peer, local: None }
+    }
+}
+
+impl Speech {
+    /// Raw datagrams always have room for a header.
+    const fn has_header(&self, size: usize) -> bool {
+        matches!(self, Self::Raw { .. }) || Codec::has_header(size)
+    }
+}
+
+/// The protocol's clock: the driver's, in milliseconds, wrapping.
+fn millis(now: Now) -> Millis {
+    Millis(low32(now.as_millis()))
+}
+
+/// The driver's time of a protocol deadline that lies within 24 days of `now`.
+fn at_millis(now: Now, deadline: Millis) -> Now {
+    let ahead = deadline.since(millis(now));
+    Now(now.as_millis().saturating_add_signed(i64::from(ahead)) * 1000)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 4)
+}
+
+/// Sessions started in one turn: a ramp that has fallen behind does not starve the sessions that run.
+const START_BUDGET: usize = 256;
+/// Messages sent by the schedule in one turn, for the same reason.
+const SEND_BUDGET: usize = 1024;
+/// Timers taken in one turn.
+const EXPIRE_BUDGET: usize = 4096;
+/// A slot is given up when the session's next one is due, but not before 100 ms and not after 1 s.
+const LATE_MIN_US: u64 = 100_000;
+const LATE_MAX_US: u64 = 1_000_000;
+const CONV_LEN: usize = 4;
+const RAW_MESSAGE_MAX: usize = 65_535;
+
+#[cfg(test)]
+mod tests;

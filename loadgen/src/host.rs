@@ -1,0 +1,141 @@
+//! What this machine is and allows: limits, versions, processor time.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
+
+/// What a report says about the machine.
+#[derive(Clone, Debug, Serialize)]
+pub struct Host {
+    /// `uname -sr`.
+    pub kernel: String,
+    /// As /proc/cpuinfo names it.
+    pub cpu: String,
+    /// Cores this process may use.
+    pub cores: usize,
+}
+
+impl Host {
+    /// Asks the machine.
+    #[must_use]
+    pub fn detect() -> Self {
+        let name = rustix::system::uname();
+        let kernel =
+            format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy());
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpu = cpuinfo
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+            .map_or_else(|| "unknown".to_owned(), |(_, model)| model.trim().to_owned());
+        let cores = core_affinity::get_core_ids().map_or(0, |ids| ids.len());
+        Self { kernel, cpu, cores }
+    }
+}
+
+/// The process may not open as many files as the run needs.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{needed} open files are needed ({sockets} sockets and {} more), the hard limit is {hard}: raise it (`ulimit -Hn {needed}` as \
+     root, LimitNOFILE= in a unit, nofile in /etc/security/limits.conf), or use fewer --sockets",
+    .needed - .sockets
+)]
+pub struct FileLimitError {
+    needed: u64,
+    sockets: u64,
+    hard: u64,
+}
+
+/// Raises the soft limit on open files when `sockets` sockets of `threads` threads need it.
+///
+/// # Errors
+/// The hard limit is too low.
+pub fn allow_sockets(sockets: u32, threads: u32) -> Result<(), FileLimitError> {
+    let sockets = u64::from(sockets);
+    let needed = sockets + FILES_PER_THREAD * u64::from(threads) + FILES_OF_PROCESS;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|soft| soft >= needed) {
+        return Ok(());
+    }
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    let raised = Rlimit { current: Some(needed.min(hard)), maximum: limit.maximum };
+    if hard < needed || setrlimit(Resource::Nofile, raised).is_err() {
+        return Err(FileLimitError { needed, sockets, hard });
+    }
+    Ok(())
+}
+
+/// Processor time of the calling thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadTime {
+    /// On a processor.
+    pub running: Duration,
+    /// Ready to run, waiting for a processor that something else used.
+    pub waiting: Duration,
+}
+
+impl ThreadTime {
+    /// Since the thread began.
+    ///
+    /// # Errors
+    /// /proc/thread-self/schedstat cannot be read or parsed (a kernel without CONFIG_SCHED_INFO).
+    pub fn read() -> io::Result<Self> {
+        let text = fs::read_to_string("/proc/thread-self/schedstat")?;
+        let mut numbers = text.split_ascii_whitespace().map(str::parse::<u64>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(running)), Some(Ok(waiting))) => Ok(Self {
+                running: Duration::from_nanos(running),
+                waiting: Duration::from_nanos(waiting),
+            }),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "schedstat has no two numbers")),
+        }
+    }
+
+    /// Between `earlier` and this.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            running: self.running.saturating_sub(earlier.running),
+            waiting: self.waiting.saturating_sub(earlier.waiting),
+        }
+    }
+}
+
+/// Ring or epoll set, wake-up, and what start-up opens for a moment.
+const FILES_PER_THREAD: u64 = 8;
+/// Standard streams, the report, and a gateway in the same process.
+const FILES_OF_PROCESS: u64 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_has_a_name() {
+        let host = Host::detect();
+        assert!(host.kernel.starts_with("Linux "), "{}", host.kernel);
+        assert!(host.cores > 0);
+    }
+
+    #[test]
+    fn processor_time_grows() {
+        let before = ThreadTime::read().unwrap();
+        let mut spent = ThreadTime::default();
+        let mut value = 1;
+        while spent.running < Duration::from_millis(5) {
+            value = crate::seed::mix64(value);
+            spent = ThreadTime::read().unwrap().since(before);
+        }
+        assert_ne!(value, 0);
+    }
+
+    #[test]
+    fn a_limit_too_low_names_what_to_raise() {
+        let error = FileLimitError { needed: 70_072, sockets: 70_000, hard: 20_000 }.to_string();
+        for part in ["70072 open files", "70000 sockets and 72 more", "20000", "ulimit -Hn 70072"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Real KCP sessions by the thousand or the million, with honest latency figures.
+//!
+//! ```text
+//!  cli --> Scenario --> run (controller) ----- orders, wake-ups ----> worker 0..W   one thread, one Driver, one Fleet each
+//!                          |  ^                                          |
+//!                progress <+  +------- gauges, outcomes -----------------+
+//!                          v
+//!                       Report --> JSON, table, exit code
+//!
+//!  a worker's turn:  driver.submit_and_wait --> datagrams --> Session { Kcp, Flow } --> Meter
+//!                    ramp and schedule due --> messages --> dirty sessions --> flush --> driver.queue
+//! ```
+//!
+//! It measures with the crates it loads: `net-io` moves the datagrams, `kcp-core` speaks the protocol.
+//!
+//! What makes the figures honest:
+//! - **Open loop**: messages leave by a schedule, and latency counts from the time a message *should* have left. A target that
+//!   stalls cannot slow the load down and so hide its stall (no coordinated omission).
+//! - **Integrity**: every message says who it is and carries a checksum; loss, duplication, reordering and damage fail the run.
+//! - **Its own limits are named**: a busy worker, a late schedule, an overflowed socket are reported as the generator's.
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod cli;
+mod client;
+pub mod convs;
+mod fleet;
+pub mod host;
+mod ledger;
+mod live;
+pub mod meter;
+pub mod payload;
+pub mod progress;
+pub mod report;
+mod run;
+pub mod scenario;
+mod schedule;
+pub mod seed;
+mod sequence;
+pub mod sources;
+mod worker;
+
+pub use progress::ProgressMode;
+pub use report::Report;
+pub use run::{RunError, run, run_with};
+pub use scenario::Scenario;
+pub use worker::WorkerError;

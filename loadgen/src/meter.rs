@@ -1,0 +1,242 @@
+//! What one worker counts and times. Plain numbers, merged when the run is over.
+
+use hdrhistogram::Histogram;
+use net_io::Now;
+use serde::Serialize;
+
+/// Everything counted. The field names are the keys of the JSON report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Sessions whose first PUSH was acknowledged.
+    pub established: u64,
+    /// Messages handed to the protocol, the first of each session and those of the warm-up included.
+    pub sent: u64,
+    /// Of those, echoed intact, each counted once.
+    pub received: u64,
+    /// Echoes that came again.
+    pub duplicated: u64,
+    /// Echoes that came after a later one.
+    pub reordered: u64,
+    /// Echoes that are not what was sent.
+    pub corrupted: u64,
+    /// Slots of the schedule given up because this process was too late for them.
+    pub missed_sends: u64,
+    /// Slots of the schedule not sent because the target had let the session's backlog grow to its bound.
+    pub throttled_sends: u64,
+    /// Messages not sent because this process's own bound on bytes in flight was reached.
+    pub store_full: u64,
+    /// Sessions given up by the protocol: one segment sent `dead_link` times without an answer.
+    pub dead_sessions: u64,
+    /// Datagrams received for no session of ours, or by another socket than the session's.
+    pub stray_datagrams: u64,
+    /// Datagrams that the protocol refused.
+    pub refused_datagrams: u64,
+    /// Messages sent within the measured time.
+    pub measured_sent: u64,
+    /// Echoes that came within the measured time.
+    pub measured_received: u64,
+}
+
+impl Counts {
+    /// Adds another worker's.
+    pub fn add(&mut self, other: &Self) {
+        self.established += other.established;
+        self.sent += other.sent;
+        self.received += other.received;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.corrupted += other.corrupted;
+        self.missed_sends += other.missed_sends;
+        self.throttled_sends += other.throttled_sends;
+        self.store_full += other.store_full;
+        self.dead_sessions += other.dead_sessions;
+        self.stray_datagrams += other.stray_datagrams;
+        self.refused_datagrams += other.refused_datagrams;
+        self.measured_sent += other.measured_sent;
+        self.measured_received += other.measured_received;
+    }
+
+    /// Messages sent whose echo has not come.
+    #[must_use]
+    pub const fn missing(&self) -> u64 {
+        self.sent.saturating_sub(self.received)
+    }
+}
+
+/// The measured time: from the first instant to the last, the last excluded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The first instant.
+    pub start: Now,
+    /// The first instant after it.
+    pub end: Now,
+}
+
+impl Window {
+    /// Nothing is measured before the load begins.
+    pub const NEVER: Self = Self { start: Now(u64::MAX), end: Now(u64::MAX) };
+
+    /// `at` is within.
+    #[must_use]
+    pub fn contains(&self, at: Now) -> bool {
+        self.start <= at && at < self.end
+    }
+}
+
+/// One worker's counts and histograms.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    /// What happened.
+    pub counts: Counts,
+    /// What is measured.
+    pub window: Window,
+    /// From the intended send time to the echo, microseconds.
+    pub latency: Histogram<u64>,
+    /// From the real send time to the echo, microseconds.
+    pub service: Histogram<u64>,
+    /// From the intended to the real send time, microseconds: the generator's own lateness.
+    pub lag: Histogram<u64>,
+    /// From a session's due start to the acknowledgement of its first PUSH, microseconds.
+    pub connect: Histogram<u64>,
+}
+
+impl Meter {
+    /// All zero.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            counts: Counts::default(),
+            window: Window::NEVER,
+            latency: histogram(),
+            service: histogram(),
+            lag: histogram(),
+            connect: histogram(),
+        }
+    }
+
+    /// Adds another worker's.
+    pub fn merge(&mut self, other: &Self) {
+        self.counts.add(&other.counts);
+        for (mine, theirs) in [
+            (&mut self.latency, &other.latency),
+            (&mut self.service, &other.service),
+            (&mut self.lag, &other.lag),
+            (&mut self.connect, &other.connect),
+        ] {
+            // Both have the same bounds, so nothing can be out of range.
+            let merged = mine.add(theirs);
+            debug_assert!(merged.is_ok());
+        }
+    }
+
+    /// A message left: it should have at `intended`.
+    pub fn on_sent(&mut self, now: Now, intended: Now) {
+        self.counts.sent += 1;
+        if self.window.contains(intended) {
+            self.counts.measured_sent += 1;
+            self.lag.saturating_record(now.0.saturating_sub(intended.0));
+        }
+    }
+
+    /// An echo came for the first time: of a message that should have left at `intended` and did `lag_us` later.
+    pub fn on_echo(&mut self, now: Now, intended: Now, lag_us: u32) {
+        self.counts.received += 1;
+        if self.window.contains(now) {
+            self.counts.measured_received += 1;
+        }
+        if self.window.contains(intended) {
+            let latency = now.0.saturating_sub(intended.0);
+            self.latency.saturating_record(latency);
+            self.service.saturating_record(latency.saturating_sub(u64::from(lag_us)));
+        }
+    }
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The figures of one histogram, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Quantiles {
+    /// Half are not above.
+    pub p50: u64,
+    /// 90 %.
+    pub p90: u64,
+    /// 99 %.
+    pub p99: u64,
+    /// 99.9 %.
+    pub p999: u64,
+    /// 99.99 %.
+    pub p9999: u64,
+    /// The largest.
+    pub max: u64,
+    /// The mean.
+    pub mean: f64,
+    /// How many were recorded; all else is 0 when none was.
+    pub samples: u64,
+}
+
+impl Quantiles {
+    /// The figures of `histogram`.
+    #[must_use]
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        Self {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            p9999: at(0.9999),
+            max: histogram.max(),
+            mean: histogram.mean(),
+            samples: histogram.len(),
+        }
+    }
+}
+
+/// One microsecond to one hour in three digits.
+fn histogram() -> Histogram<u64> {
+    #[expect(clippy::expect_used, reason = "the bounds are constants")]
+    Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("legal bounds")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_window_is_measured_but_all_is_counted() {
+        let mut meter = Meter::new();
+        meter.on_sent(Now(50), Now(50));
+        meter.window = Window { start: Now(100), end: Now(200) };
+        for intended in [99, 100, 199, 200] {
+            meter.on_sent(Now(intended + 5), Now(intended));
+            meter.on_echo(Now(intended + 1000), Now(intended), 5);
+        }
+        assert_eq!((meter.counts.sent, meter.counts.received, meter.counts.missing()), (5, 4, 1));
+        assert_eq!((meter.counts.measured_sent, meter.counts.measured_received), (2, 0));
+        let latency = Quantiles::of(&meter.latency);
+        assert_eq!((latency.samples, latency.p50, latency.max), (2, 1000, 1000));
+        assert_eq!(Quantiles::of(&meter.service).max, 995);
+        assert_eq!(Quantiles::of(&meter.lag).p50, 5);
+    }
+
+    #[test]
+    fn merging_adds_everything() {
+        let mut one = Meter::new();
+        one.window = Window { start: Now(0), end: Now(10) };
+        one.on_sent(Now(1), Now(1));
+        one.on_echo(Now(5), Now(1), 0);
+        let mut two = one.clone();
+        two.merge(&one);
+        assert_eq!(two.counts.sent, 2 * one.counts.sent);
+        assert_eq!(two.latency.len(), 2);
+        assert_eq!(Quantiles::of(&Meter::new().latency), Quantiles::default());
+    }
+}
