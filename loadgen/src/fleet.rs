@@ -89,8 +89,22 @@ pub(crate) struct Fleet {
 /// What the protocol in use keeps per worker.
 #[derive(Debug)]
 enum Speech {
-    Kcp { config: KcpConfig, store: Store, wheel: Wheel },
-    Raw { datagram: usize, outbox: Vec<(u32, Stamp)> },
+    Kcp(Box<KcpSpeech>),
+    Raw(RawSpeech),
+}
+
+#[derive(Debug)]
+struct KcpSpeech {
+    config: KcpConfig,
+    store: Store,
+    wheel: Wheel,
+}
+
+#[derive(Debug)]
+struct RawSpeech {
+    datagram: usize,
+    /// What leaves at the end of the turn.
+    outbox: Vec<(u32, Stamp)>,
 }
 
 /// The load and its end.
@@ -125,10 +139,11 @@ impl Fleet {
                 let bytes = scenario.engine.store_bytes / scenario.engine.threads as usize;
                 let (store, wheel) = (Store::new(bytes), Wheel::new(millis(now)));
                 let longest = 128 * config.mtu as usize;
-                (Speech::Kcp { config: config.clone(), store, wheel }, vec![0; longest])
+                let speech = KcpSpeech { config: config.clone(), store, wheel };
+                (Speech::Kcp(Box::new(speech)), vec![0; longest])
             }
             Protocol::Raw { datagram } => {
-                (Speech::Raw { datagram: *datagram, outbox: Vec::new() }, Vec::new())
+                (Speech::Raw(RawSpeech { datagram: *datagram, outbox: Vec::new() }), Vec::new())
             }
         };
         Self {
@@ -200,8 +215,8 @@ impl Fleet {
     /// When the next turn must run even if no datagram comes.
     pub(crate) fn next_deadline(&self, now: Now) -> Option<Now> {
         let wheel = match &self.speech {
-            Speech::Kcp { wheel, .. } => wheel.next_deadline().map(|due| at_millis(now, due)),
-            Speech::Raw { .. } => None,
+            Speech::Kcp(kcp) => kcp.wheel.next_deadline().map(|due| at_millis(now, due)),
+            Speech::Raw(_) => None,
         };
         let starting = self.ramp.peek().map(|slot| slot.at);
         let (stage_end, sending) = match &self.load {
@@ -243,14 +258,15 @@ impl Fleet {
         let (codec, meter, ledger) = (&self.plan.codec, &mut self.meter, &mut self.ledger);
         let mut desk = Desk { codec, meter, ledger, now, header };
         match &mut self.speech {
-            Speech::Raw { .. } => {
+            Speech::Raw(_) => {
                 let message = datagram.get(CONV_LEN..).unwrap_or(&[]);
                 flow.on_echo(message, number, size, &mut desk);
                 if flow.state == State::Opening && flow.any_echo() {
                     self.establish(now, local);
                 }
             }
-            Speech::Kcp { config, store, .. } => {
+            Speech::Kcp(speech) => {
+                let KcpSpeech { config, store, .. } = &mut **speech;
                 let mut cx = Cx { config, store };
                 let taken = kcp.handle_datagram(&mut cx, millis(now), datagram, |message| {
                     flow.on_echo(message, number, size, &mut desk);
@@ -263,7 +279,7 @@ impl Fleet {
                     let message = self.scratch.get(..len).unwrap_or(&[]);
                     flow.on_echo(message, number, size, &mut desk);
                 }
-                if flow.state == State::Opening && kcp.wait_snd(store) == 0 {
+                if flow.state == State::Opening && kcp.wait_snd() == 0 {
                     self.establish(now, local);
                 }
                 self.touch(local);
@@ -281,29 +297,15 @@ impl Fleet {
         }
         self.send_due(now);
         for _ in 0..EXPIRE_BUDGET {
-            let Speech::Kcp { wheel, .. } = &mut self.speech else { break };
-            let Some(local) = wheel.pop(millis(now)) else { break };
+            let Speech::Kcp(speech) = &mut self.speech else { break };
+            let Some(local) = speech.wheel.pop(millis(now)) else { break };
             self.touch(local);
         }
     }
 
     /// Writes everything that the touched sessions have to say into the driver.
     pub(crate) fn transmit<D: Driver>(&mut self, now: Now, driver: &mut D) {
-        if let Speech::Raw { datagram, outbox } = &mut self.speech {
-            let len = *datagram;
-            let mut outgoing = std::mem::take(outbox);
-            for (local, stamp) in outgoing.drain(..) {
-                let conv = self.plan.convs.conv(stamp.session);
-                let slot = driver.slot(len);
-                let (head, message) = slot[..len].split_at_mut(CONV_LEN);
-                head.copy_from_slice(&conv.0.to_le_bytes());
-                self.plan.codec.write(message, &stamp);
-                driver.queue(len, &self.destination(local));
-            }
-            if let Speech::Raw { outbox, .. } = &mut self.speech {
-                *outbox = outgoing;
-            }
-        }
+        self.transmit_raw(driver);
         let mut dirty = std::mem::take(&mut self.dirty);
         for local in dirty.drain(..) {
             self.flush(now, local, driver);
@@ -311,9 +313,26 @@ impl Fleet {
         self.dirty = dirty;
     }
 
+    fn transmit_raw<D: Driver>(&mut self, driver: &mut D) {
+        let Speech::Raw(raw) = &mut self.speech else { return };
+        let len = raw.datagram;
+        let mut outbox = std::mem::take(&mut raw.outbox);
+        for (local, stamp) in outbox.drain(..) {
+            let conv = self.plan.convs.conv(stamp.session);
+            let (head, message) = driver.slot(len)[..len].split_at_mut(CONV_LEN);
+            head.copy_from_slice(&conv.0.to_le_bytes());
+            self.plan.codec.write(message, &stamp);
+            driver.queue(len, &self.destination(local));
+        }
+        if let Speech::Raw(raw) = &mut self.speech {
+            raw.outbox = outbox;
+        }
+    }
+
     fn flush<D: Driver>(&mut self, now: Now, local: u32, driver: &mut D) {
         let to = self.destination(local);
-        let Speech::Kcp { config, store, wheel } = &mut self.speech else { return };
+        let Speech::Kcp(speech) = &mut self.speech else { return };
+        let KcpSpeech { config, store, wheel } = &mut **speech;
         let Some(Session { kcp, flow }) = self.sessions.get_mut(local as usize) else { return };
         let mut cx = Cx { config, store };
         let ms = millis(now);
@@ -344,12 +363,12 @@ impl Fleet {
         self.sessions.push(Session::new(self.plan.convs.conv(number)));
         let size = self.plan.scenario.traffic.size;
         let len = match &mut self.speech {
-            Speech::Kcp { config, wheel, .. } => {
-                wheel.grow(self.sessions.len());
+            Speech::Kcp(speech) => {
+                speech.wheel.grow(self.sessions.len());
                 // One segment, so that its acknowledgement establishes the session.
-                size.min(config.mtu as usize - wire::HEADER_LEN)
+                size.min(speech.config.mtu as usize - wire::HEADER_LEN)
             }
-            Speech::Raw { .. } => size,
+            Speech::Raw(_) => size,
         };
         self.send(now, local, due, len);
     }
@@ -399,11 +418,8 @@ impl Fleet {
         if flow.state != State::Ready {
             return;
         }
-        let full = match &self.speech {
-            Speech::Kcp { store, .. } => kcp.wait_snd(store) >= backlog_max,
-            Speech::Raw { .. } => false,
-        };
-        if full {
+        // A raw session's protocol is never spoken, so it has no backlog.
+        if kcp.wait_snd() >= backlog_max {
             self.meter.counts.throttled_sends += 1;
         } else {
             self.send(now, local, due, size);
@@ -437,11 +453,12 @@ impl Fleet {
         let (codec, meter, ledger) = (&self.plan.codec, &mut self.meter, &mut self.ledger);
         let mut desk = Desk { codec, meter, ledger, now, header };
         match &mut self.speech {
-            Speech::Raw { outbox, .. } => {
+            Speech::Raw(raw) => {
                 flow.on_sent(&stamp, &mut desk);
-                outbox.push((local, stamp));
+                raw.outbox.push((local, stamp));
             }
-            Speech::Kcp { config, store, .. } => {
+            Speech::Kcp(speech) => {
+                let KcpSpeech { config, store, .. } = &mut **speech;
                 let message = self.scratch.get_mut(..len).unwrap_or_default();
                 codec.write(message, &stamp);
                 match kcp.send(&mut Cx { config, store }, message) {
@@ -478,7 +495,7 @@ impl Fleet {
 impl Speech {
     /// Raw datagrams always have room for a header.
     const fn has_header(&self, size: usize) -> bool {
-        matches!(self, Self::Raw { .. }) || Codec::has_header(size)
+        matches!(self, Self::Raw(_)) || Codec::has_header(size)
     }
 }
 

@@ -73,7 +73,7 @@ fn cores_and_ranges() {
 #[test]
 fn refusals_name_the_flag_the_value_and_the_fix() {
     for (flags, parts) in [
-        ("--rate -1", ["--rate", "unexpected"]),
+        ("--rate -1", ["'-1'", "unexpected"]),
         ("--rate=-1", ["--rate", "0 = idle"]),
         ("--rate 1 --outstanding 2", ["--rate", "--outstanding"]),
         ("--ramp fast", ["fast", "20000/s"]),
