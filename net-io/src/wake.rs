@@ -22,7 +22,6 @@ pub struct Waker {
 impl Waker {
     /// A waker for a driver that looks at [`is_pending`](Waker::is_pending) instead of a descriptor.
     #[cfg(feature = "sim")]
-    #[allow(dead_code, reason = "the simulated driver's")]
     pub(crate) fn simulated() -> Self {
         Self { pending: Arc::default(), event: None }
     }
@@ -41,7 +40,6 @@ impl Waker {
 
     /// Whether there was a wake since the last one was taken.
     #[cfg(feature = "sim")]
-    #[allow(dead_code, reason = "the simulated driver's")]
     pub(crate) fn is_pending(&self) -> bool {
         self.pending.load(Ordering::Acquire)
     }

@@ -15,6 +15,9 @@ macro_rules! conformance {
         mod epoll {
             $(#[test] fn $scenario() { crate::scenarios::$scenario(&mut crate::bed::EpollBed::default()); })*
         }
+        mod sim {
+            $(#[test] fn $scenario() { crate::scenarios::$scenario(&mut crate::bed::SimBed::default()); })*
+        }
     };
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use net_io::sim::{Pace, SimConfig, SimDriver, SimHost, SimNet, SimSocket};
 use net_io::{
     Datagram, Destination, Driver, DriverConfig, EpollDriver, Now, SocketId, SocketOptions,
     UdpSocket, UringDriver,
@@ -56,6 +57,35 @@ impl Bed for EpollBed {
 
     fn bind(&mut self, addr: SocketAddr, options: &SocketOptions) -> (UdpSocket, SocketAddr) {
         bind(addr, options)
+    }
+}
+
+/// One simulated host with the loopback addresses, whose clock a wait moves.
+pub(crate) struct SimBed {
+    net: SimNet,
+    host: SimHost,
+}
+
+impl Default for SimBed {
+    fn default() -> Self {
+        let net = SimNet::new(&SimConfig { pace: Pace::Wait, ..SimConfig::default() });
+        let ips = ["127.0.0.1", "127.0.0.2", "::1"].map(|ip| ip.parse().unwrap());
+        let host = net.host(&ips).unwrap();
+        Self { net, host }
+    }
+}
+
+impl Bed for SimBed {
+    type Driver = SimDriver;
+
+    fn driver(&mut self, config: &DriverConfig) -> SimDriver {
+        SimDriver::new(&self.net, config)
+    }
+
+    fn bind(&mut self, addr: SocketAddr, options: &SocketOptions) -> (SimSocket, SocketAddr) {
+        let socket = self.host.bind(addr, options).unwrap();
+        let addr = socket.local_addr();
+        (socket, addr)
     }
 }
 
