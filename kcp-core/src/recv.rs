@@ -88,6 +88,8 @@ impl Receiver {
     ) -> Inserted {
         let index = self.ready as usize + ahead as usize;
         if self.slots.get(index).is_some_and(Option::is_some) {
+            // Also a duplicate lets in what a window enlarged since allows, as in the reference.
+            self.promote(rcv_nxt, rcv_wnd);
             return Inserted::Duplicate;
         }
         if index >= self.slots.capacity() && !self.grow(index + 1, store) {

@@ -28,7 +28,7 @@ impl Rtt {
             self.srtt = rtt;
             self.rttval = rtt / 2;
         } else {
-            // 64 bits: the reference's 32 overflow (undefined there) for samples above 306,783,378 ms.
+            // 64 bits: the reference's 32 overflow (undefined there) from samples of 2^28 ms on.
             let (srtt, rttval, rtt) =
                 (i64::from(self.srtt), i64::from(self.rttval), i64::from(rtt));
             let delta = (rtt - srtt).abs();

@@ -2,7 +2,7 @@
 //!
 //! The C is upstream's 1.7.1 (fast-ack "conserve" on) as carried by crate `kcp-io`, with a fragment limit that
 //! defaults to upstream's. Field and function names are the reference's. Outside the wrapper's guards lies what is
-//! undefined in the C itself: a round-trip sample above 306,783,378 ms overflows a signed integer there.
+//! undefined in the C itself: round-trip samples of 2^28 ms and more overflow a signed integer there.
 
 mod output;
 mod state;
