@@ -145,6 +145,12 @@ impl AsFd for UdpSocket {
     }
 }
 
+impl From<UdpSocket> for std::net::UdpSocket {
+    fn from(socket: UdpSocket) -> Self {
+        socket.socket.into()
+    }
+}
+
 /// Sets a buffer size past the system's limit where we may (CAP_NET_ADMIN), up to it where we may not.
 fn set_buffer(fd: BorrowedFd<'_>, forced: c_int, plain: c_int, bytes: usize) -> io::Result<()> {
     // The kernel doubles what it is given.

@@ -137,7 +137,8 @@ impl SocketTable {
         if error == libc::EIO {
             // The device or the route (IPsec) cannot: that does not pass.
             entry.segment_max = 0;
-        } else {
+            entry.segment_retry = Now(u64::MAX);
+        } else if entry.segment_max > 0 {
             // Too long for the MTU of this route: shorter ones still go, and after a while longer ones may again.
             entry.segment_max = entry.segment_max.min(segment - 1);
             entry.segment_retry = Now(now.0 + SEGMENT_RETRY_US);
@@ -180,3 +181,144 @@ const SEGMENT_RETRY_US: u64 = 1_000_000;
 const DROPS_EVERY_US: u64 = 100_000;
 /// Sockets whose drops one turn reads: 64 calls are about 10 us.
 const DROPS_PER_TURN: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::monotonic;
+    use crate::driver::{Destination, Driver, DriverConfig};
+    use crate::epoll::EpollDriver;
+    use crate::socket::SocketOptions;
+    use crate::uring::UringDriver;
+
+    fn bind() -> UdpSocket {
+        UdpSocket::bind(([127, 0, 0, 1], 0).into(), &SocketOptions::default()).unwrap()
+    }
+
+    /// A socket that must not checksum cannot cut trains: the kernel says EINVAL, as it does where a segment exceeds the MTU.
+    fn a_refused_train_leaves_as_single_datagrams<D: Driver<Socket = UdpSocket>>(mut driver: D) {
+        let socket = bind();
+        sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+        let socket = driver.add_socket(socket).unwrap();
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = Destination { socket, peer: peer.local_addr().unwrap(), local: None };
+        let burst = |driver: &mut D, len: usize| {
+            for mark in 0..5 {
+                driver.slot(len).fill(mark);
+                driver.queue(len, &to);
+            }
+            driver.submit_and_wait(Some(Now(0))).unwrap();
+            let mut payload = [0; 2000];
+            for mark in 0..5 {
+                assert_eq!(peer.recv(&mut payload).unwrap(), len);
+                assert_eq!(payload[0], mark);
+            }
+        };
+        burst(&mut driver, 100);
+        assert_eq!(driver.counters().tx_trains_refused, 1);
+        // Segments as long are not tried again soon; shorter ones are.
+        burst(&mut driver, 100);
+        assert_eq!(driver.counters().tx_trains_refused, 1);
+        burst(&mut driver, 99);
+        assert_eq!(driver.counters().tx_trains_refused, 2);
+        let counters = driver.counters();
+        assert_eq!((counters.tx_datagrams, counters.tx_errors, counters.tx_full), (15, 0, 0));
+    }
+
+    #[test]
+    fn uring_sends_a_refused_train_singly() {
+        a_refused_train_leaves_as_single_datagrams(
+            UringDriver::new(&DriverConfig::default()).unwrap(),
+        );
+    }
+
+    #[test]
+    fn epoll_sends_a_refused_train_singly() {
+        a_refused_train_leaves_as_single_datagrams(
+            EpollDriver::new(&DriverConfig::default()).unwrap(),
+        );
+    }
+
+    /// A destination that cannot be sent to says nothing about trains.
+    fn a_bad_destination_costs_nobody_else<D: Driver<Socket = UdpSocket>>(mut driver: D) {
+        let socket = driver.add_socket(bind()).unwrap();
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let good = Destination { socket, peer: peer.local_addr().unwrap(), local: None };
+        // Any peer can claim to send from port 0.
+        let bad = Destination { peer: ([127, 0, 0, 1], 0).into(), ..good };
+        for (to, count) in [(&bad, 3), (&good, 2), (&bad, 1), (&good, 4)] {
+            for _ in 0..count {
+                driver.slot(9).fill(9);
+                driver.queue(9, to);
+            }
+        }
+        driver.submit_and_wait(Some(Now(0))).unwrap();
+        for _ in 0..6 {
+            assert_eq!(peer.recv(&mut [0; 99]).unwrap(), 9);
+        }
+        let counters = driver.counters();
+        assert_eq!((counters.tx_datagrams, counters.tx_errors), (10, 4));
+        assert_eq!(counters.tx_trains_refused, 1);
+        for _ in 0..4 {
+            driver.slot(9).fill(9);
+            driver.queue(9, &good);
+        }
+        let before = driver.counters().tx_sends;
+        driver.submit_and_wait(Some(Now(0))).unwrap();
+        assert_eq!(driver.counters().tx_sends, before + 1, "trains were given up");
+    }
+
+    #[test]
+    fn uring_survives_a_bad_destination() {
+        a_bad_destination_costs_nobody_else(UringDriver::new(&DriverConfig::default()).unwrap());
+    }
+
+    #[test]
+    fn epoll_survives_a_bad_destination() {
+        a_bad_destination_costs_nobody_else(EpollDriver::new(&DriverConfig::default()).unwrap());
+    }
+
+    #[test]
+    fn a_refused_size_is_tried_again_and_a_device_that_cannot_is_not() {
+        let mut table = SocketTable::new(true);
+        let id = table.add(bind()).unwrap();
+        let now = monotonic();
+        let later = Now(now.0 + SEGMENT_RETRY_US);
+        table.on_train_refused(id, libc::EMSGSIZE, 1400, now);
+        assert_eq!(table.segment_max(id, now), 1399);
+        assert_eq!(table.segment_max(id, later), u16::MAX);
+        table.on_train_refused(id, libc::EMSGSIZE, 1400, now);
+        table.on_train_refused(id, libc::EIO, 100, now);
+        table.on_train_refused(id, libc::EMSGSIZE, 1400, now);
+        assert_eq!(table.segment_max(id, later), 0);
+    }
+
+    #[test]
+    fn drops_are_read_in_slices_and_not_too_often() {
+        let mut table = SocketTable::new(false);
+        let tiny = SocketOptions { recv_buffer: 1, ..SocketOptions::default() };
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..=DROPS_PER_TURN {
+            let socket = UdpSocket::bind(([127, 0, 0, 1], 0).into(), &tiny).unwrap();
+            let addr = socket.local_addr().unwrap();
+            table.add(socket).unwrap();
+            // The first fits, whatever the limit; the others do not.
+            for _ in 0..20 {
+                peer.send_to(&[0; 1000], addr).unwrap();
+            }
+        }
+        let mut counters = Counters::default();
+        let now = monotonic();
+        table.read_drops(now, &mut counters);
+        let first = counters.rx_overflow;
+        assert!(first >= DROPS_PER_TURN as u64 * 10);
+        table.read_drops(now, &mut counters);
+        let all = counters.rx_overflow;
+        assert!(all > first, "the last socket was not read");
+        table.read_drops(Now(now.0 + DROPS_EVERY_US - 1), &mut counters);
+        assert_eq!(table.drops_next, 0);
+        table.read_drops(Now(now.0 + DROPS_EVERY_US), &mut counters);
+        assert_eq!(table.drops_next, DROPS_PER_TURN);
+        assert_eq!(counters.rx_overflow, all, "drops were counted twice");
+    }
+}

@@ -1,19 +1,63 @@
 //! What every driver does: one list of scenarios, one run of it per driver.
+//!
+//! A host that refuses io_uring fails the ring's half: a green run means that every driver was tested.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
 
 #[path = "conformance/bed.rs"]
 mod bed;
-#[path = "conformance/scenarios.rs"]
-mod scenarios;
+#[path = "conformance/limits.rs"]
+mod limits;
+#[path = "conformance/traffic.rs"]
+mod traffic;
+#[path = "conformance/waiting.rs"]
+mod waiting;
 
-/// A test per driver and scenario.
+/// A module per driver with a test per scenario.
 macro_rules! conformance {
-    ($($scenario:ident,)*) => {
-        mod uring {
-            $(#[test] fn $scenario() { crate::scenarios::$scenario(&mut crate::bed::UringBed::default()); })*
-        }
-        mod epoll {
-            $(#[test] fn $scenario() { crate::scenarios::$scenario(&mut crate::bed::EpollBed::default()); })*
+    ($($driver:ident on $bed:ident { $($file:ident: $($scenario:ident)*;)* })*) => {
+        $(mod $driver {
+            $($(#[test]
+            fn $scenario() {
+                crate::$file::$scenario(&mut crate::bed::$bed::default());
+            })*)*
+        })*
+    };
+}
+
+/// What all drivers have in common, and what only those in real time and of real threads can show.
+macro_rules! kernel_drivers {
+    ($($driver:ident on $bed:ident)*) => {
+        conformance! {
+            $($driver on $bed {
+                traffic:
+                    echo_over_ipv4
+                    echo_over_ipv6
+                    a_wildcard_answers_from_the_address_used
+                    many_peers_are_told_apart
+                    each_peers_datagrams_come_in_order
+                    one_driver_serves_many_sockets
+                    equal_datagrams_leave_as_one_train
+                    trains_can_be_switched_off
+                    a_peer_that_is_gone_is_silence;
+                limits:
+                    an_empty_datagram_is_dropped_and_counted
+                    the_largest_datagram_passes_and_the_next_larger_is_dropped
+                    a_full_arena_is_sent_early
+                    a_full_list_of_trains_is_sent_early
+                    more_datagrams_than_buffers_lose_nothing
+                    the_sockets_overflow_is_counted
+                    a_flood_of_empty_datagrams_does_not_hold_the_turn;
+                waiting:
+                    a_deadline_is_kept_and_never_early
+                    a_past_deadline_polls
+                    an_unfinished_batch_does_not_block
+                    a_wake_before_the_wait_is_not_lost
+                    many_wakes_count_as_one
+                    wakes_from_another_thread_end_the_wait
+                    an_idle_driver_sleeps
+                    gathering_takes_its_time
+                    gathering_ends_with_the_deadline;
+            })*
         }
         mod sim {
             $(#[test] fn $scenario() { crate::scenarios::$scenario(&mut crate::bed::SimBed::default()); })*
@@ -21,8 +65,7 @@ macro_rules! conformance {
     };
 }
 
-conformance! {
-    echo_over_ipv4,
-    echo_over_ipv6,
-    a_wildcard_answers_from_the_address_used,
+kernel_drivers! {
+    uring on UringBed
+    epoll on EpollBed
 }

@@ -455,3 +455,6 @@ const FAILED_PAUSE_US: u64 = 1000;
 /// How often, and how far apart, a ring is tried that the kernel has no memory for.
 const NOMEM_TRIES: usize = 5;
 const NOMEM_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests;

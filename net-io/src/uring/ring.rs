@@ -339,18 +339,31 @@ impl Memory {
     }
 }
 
+impl Ring {
+    /// Ends everything in flight; whether that is certain. Closing a ring does not wait for its operations, and one that is
+    /// still in flight holds its socket, and with it the port.
+    fn cancel_all(&mut self) -> bool {
+        for _ in 0..CANCEL_TRIES {
+            let timeout = Some(Timespec::new().sec(1));
+            match self.io.submitter().register_sync_cancel(timeout, CancelBuilder::any()) {
+                // A cancelled operation completes, and lets go, when its thread next looks.
+                Ok(()) => {}
+                Err(error) => return error.raw_os_error() == Some(libc::ENOENT),
+            }
+            let flags = EnterFlags::GETEVENTS.bits();
+            // SAFETY: submits nothing and has no argument.
+            let _ = unsafe { self.io.submitter().enter::<()>(0, 0, flags, None) };
+            self.io.completion().for_each(drop);
+        }
+        false
+    }
+}
+
 impl Drop for Ring {
     fn drop(&mut self) {
-        let cancelled = self
-            .io
-            .submitter()
-            .register_sync_cancel(Some(Timespec::new().sec(1)), CancelBuilder::any());
-        // SAFETY: dropped once, here. Closing does not wait for the kernel, hence the cancel before it.
+        let done = self.cancel_all();
+        // SAFETY: dropped once, here.
         unsafe { ManuallyDrop::drop(&mut self.io) };
-        let done = match cancelled {
-            Ok(()) => true,
-            Err(error) => error.raw_os_error() == Some(libc::ENOENT),
-        };
         if done {
             // SAFETY: dropped once, here. Nothing is in flight, so the kernel writes to none of it.
             unsafe { ManuallyDrop::drop(&mut self.memory) };
@@ -371,5 +384,7 @@ const GROUP: u16 = 0;
 const COUNTER_LEN: u32 = 8;
 /// Enters in a row that may leave entries in the submission queue before the ring is given up.
 const SUBMIT_TRIES: usize = 1000;
+/// Rounds of cancelling before a ring's memory is left to leak; one is enough unless completions were waiting for room.
+const CANCEL_TRIES: usize = 1000;
 
 const _: () = assert!(size_of::<BufEntry>() == size_of::<BufRingEntry>());

@@ -1,11 +1,11 @@
 //! What a scenario needs of a driver's world.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use net_io::sim::{Pace, SimConfig, SimDriver, SimHost, SimNet, SimSocket};
 use net_io::{
-    Datagram, Destination, Driver, DriverConfig, EpollDriver, Now, SocketId, SocketOptions,
-    UdpSocket, UringDriver,
+    Counters, Datagram, Destination, Driver, DriverConfig, EpollDriver, Now, SocketId,
+    SocketOptions, UdpSocket, UringDriver,
 };
 
 /// Makes drivers of one kind, and sockets for them that reach each other.
@@ -20,6 +20,11 @@ pub(crate) trait Bed {
         addr: SocketAddr,
         options: &SocketOptions,
     ) -> (<Self::Driver as Driver>::Socket, SocketAddr);
+
+    /// Asserts what `counters` must show when there were fewer buffers than datagrams.
+    fn saw_dry_buffers(counters: &Counters) {
+        let _ = counters;
+    }
 
     /// A driver with one socket.
     fn end(&mut self, addr: &str, config: &DriverConfig) -> End<Self::Driver> {
@@ -38,6 +43,11 @@ impl Bed for UringBed {
 
     fn driver(&mut self, config: &DriverConfig) -> UringDriver {
         UringDriver::new(config).unwrap()
+    }
+
+    fn saw_dry_buffers(counters: &Counters) {
+        assert!(counters.rx_dry >= 1, "the buffer ring never ran dry: {counters:?}");
+        assert!(counters.rx_rearmed >= counters.rx_dry);
     }
 
     fn bind(&mut self, addr: SocketAddr, options: &SocketOptions) -> (UdpSocket, SocketAddr) {
@@ -105,14 +115,20 @@ pub(crate) struct End<D> {
 /// A received datagram, kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kept {
+    pub(crate) socket: SocketId,
     pub(crate) peer: SocketAddr,
-    pub(crate) local: Option<std::net::IpAddr>,
+    pub(crate) local: Option<IpAddr>,
     pub(crate) payload: Vec<u8>,
 }
 
 impl From<Datagram<'_>> for Kept {
     fn from(datagram: Datagram<'_>) -> Self {
-        Self { peer: datagram.peer, local: datagram.local, payload: datagram.payload.to_vec() }
+        Self {
+            socket: datagram.socket,
+            peer: datagram.peer,
+            local: datagram.local,
+            payload: datagram.payload.to_vec(),
+        }
     }
 }
 
@@ -127,6 +143,12 @@ impl<D: Driver> End<D> {
     /// One turn that waits for nothing.
     pub(crate) fn poll(&mut self) -> Vec<Kept> {
         self.turn(Some(Now(0)))
+    }
+
+    /// One turn of at most `us` microseconds.
+    pub(crate) fn turn_for(&mut self, us: u64) -> Vec<Kept> {
+        let deadline = Now(self.driver.now().0 + us);
+        self.turn(Some(deadline))
     }
 
     /// One turn, with everything it hands out.
