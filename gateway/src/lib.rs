@@ -1,9 +1,14 @@
 //! A multi-core KCP gateway on io_uring: terminates KCP over UDP on every core and hands ordered messages upstream.
 #![forbid(unsafe_code)]
 
+pub mod banner;
+pub mod cli;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod error;
+pub mod log;
+mod metrics;
 pub mod session;
 pub mod shard;
 mod sizing;

@@ -226,6 +226,16 @@ pub enum UpstreamUrl {
     Echo,
 }
 
+impl UpstreamUrl {
+    /// As one writes it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+        }
+    }
+}
+
 /// The operator's HTTP port.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {

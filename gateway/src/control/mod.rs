@@ -1,5 +1,7 @@
 //! The control plane: one thread for everything that may block, resolve, parse or render.
 
+pub(crate) mod admin;
 pub mod command;
 pub mod plane;
 pub mod reload;
+pub mod signals;

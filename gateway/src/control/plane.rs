@@ -203,7 +203,9 @@ impl Plane {
             store_bytes_max: sizes.store_bytes_per_shard as u64 * self.shards.len() as u64,
             listeners: self.listeners.clone(),
             admin: self.admin,
-            upstream: config.to_json()["upstream"]["url"].as_str().unwrap_or_default().to_owned(),
+            cores: self.shards.iter().map(|shard| shard.core).collect(),
+            memory_bytes: sizes.memory,
+            upstream: config.upstream.url.label().to_owned(),
             config_file: self.config_file(),
             reloads,
         }
@@ -221,6 +223,8 @@ pub struct Status {
     pub driver_reason: String,
     /// Shards.
     pub shards: usize,
+    /// The core of each shard, null where it runs on any.
+    pub cores: Vec<Option<usize>>,
     /// Live sessions.
     pub sessions: u64,
     /// `start`, `serve`, `drain` or `stop`.
@@ -237,6 +241,8 @@ pub struct Status {
     pub store_bytes: u64,
     /// Their bound.
     pub store_bytes_max: u64,
+    /// The memory that `auto` limits were sized to, in bytes.
+    pub memory_bytes: u64,
     /// The listeners as bound.
     pub listeners: Vec<BoundListener>,
     /// The admin address as bound.

@@ -10,6 +10,18 @@ use super::command::ShardCommand;
 use super::plane::{CommandError, Plane};
 use crate::config::{Config, ConfigErrors, Reload, Setting, Source};
 
+impl Reloads {
+    /// Every outcome by name, with how often it came.
+    pub(crate) const fn outcomes(&self) -> [(&'static str, u64); 4] {
+        [
+            ("applied", self.applied),
+            ("refused", self.refused),
+            ("broken", self.broken),
+            ("failed", self.failed),
+        ]
+    }
+}
+
 /// What a reload reads again.
 #[derive(Debug)]
 pub(crate) struct Reloadable {

@@ -17,6 +17,7 @@ use net_io::steer::Steering;
 use net_io::{Probe, UdpSocket};
 
 use crate::config::{Config, Listener, Source, Steer};
+use crate::control::admin::Admin;
 use crate::control::command::ShardCommand;
 use crate::control::plane::{
     BoundListener, COMMANDS_MAX, CommandError, Plane, ShardLink, Status, Totals, steer_label,
@@ -34,6 +35,7 @@ use threads::Part;
 pub struct Gateway {
     plane: Arc<Plane>,
     shards: Vec<JoinHandle<()>>,
+    admin: Option<Admin>,
     listen_addrs: Vec<SocketAddr>,
 }
 
@@ -60,12 +62,13 @@ impl Gateway {
         start(config, None)
     }
 
-    /// Loads a configuration and starts a gateway that can be reloaded from the same source.
+    /// Starts a gateway that can be reloaded from `source`, which `config` was loaded from.
     ///
     /// # Errors
     /// As [`Gateway::start`].
-    pub fn start_from(source: Source) -> Result<Self, StartError> {
-        start(source.load()?, Some(source))
+    pub fn start_with(config: Config, source: Source) -> Result<Self, StartError> {
+        config.check()?;
+        start(config, Some(source))
     }
 
     /// The UDP addresses as bound, in the order of the configuration.
@@ -108,6 +111,12 @@ impl Gateway {
     #[must_use]
     pub fn failures(&self) -> &Receiver<ShardFailure> {
         self.plane.life.failures()
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.plane.current().config)
     }
 
     /// Refuses new sessions; live ones go on.
@@ -178,7 +187,10 @@ impl Gateway {
             // A panic was caught and recorded on the thread itself.
             let _ = shard.join();
         }
-        tracing::info!("stopped");
+        // Last, so that the end of a long stop can be watched.
+        if let Some(admin) = self.admin.take() {
+            admin.stop();
+        }
     }
 }
 
@@ -196,8 +208,9 @@ fn start(config: Config, source: Option<Source>) -> Result<Gateway, StartError> 
     let listeners = describe(&config, &groups);
     let listen_addrs = listeners.iter().map(|listener| listener.addr).collect();
     let steering = steer_all(&config, &groups, &sizes)?;
-    let admin = config.admin.listen.map(bind_admin).transpose()?;
-    let admin_addr = admin.as_ref().and_then(|admin| admin.local_addr().ok());
+    let door = config.admin.listen.map(bind_admin).transpose()?;
+    let admin_addr = door.as_ref().and_then(|door| door.local_addr().ok());
+    let (connections_max, spare_core) = (config.admin.connections_max, sizes.spare_core);
 
     let life = Arc::new(Life::new());
     let (parts, links) = parts(&config, &sizes, &probe, groups, &steering)?;
@@ -215,8 +228,18 @@ fn start(config: Config, source: Option<Source>) -> Result<Gateway, StartError> 
         config,
         sizes,
     ));
+    // Before anything is received, so that whoever asks meanwhile hears that the gateway starts.
+    let admin =
+        door.map(|door| Admin::start(Arc::clone(&plane), door, connections_max, spare_core));
+    let admin = match admin.transpose() {
+        Ok(admin) => admin,
+        Err(error) => {
+            built.abandon();
+            return Err(error);
+        }
+    };
     let (shards, outcome) = built.serve();
-    let gateway = Gateway { plane, shards, listen_addrs };
+    let gateway = Gateway { plane, shards, admin, listen_addrs };
     outcome?;
     // Fails only if a shard died in between, which the state of life shows.
     let _ = life.advance(&[Lifecycle::Start], Lifecycle::Serve);

@@ -1,0 +1,287 @@
+//! The operator's HTTP port: metrics, health, status, drain and reload. Plain tokio types on the control thread, inside
+//! tokio-uring's runtime where the host allows a ring.
+//!
+//! Nobody is asked who they are. The default address is loopback; whoever gives another one decides who can reach it.
+
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, extract::DefaultBodyLimit};
+use core_affinity::CoreId;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use net_io::DriverKind;
+use serde_json::{Map, Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinSet;
+
+use super::plane::{CommandError, Plane};
+use super::reload::ReloadError;
+use crate::error::StartError;
+use crate::metrics::Metrics;
+use crate::shard::stats::{DropReason, EndReason, Stat};
+
+/// The control thread while it serves HTTP.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    thread: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Admin {
+    /// Starts the control thread on `core`, or wherever the scheduler likes.
+    ///
+    /// # Errors
+    /// The thread cannot be made.
+    pub(crate) fn start(
+        plane: Arc<Plane>,
+        listener: StdListener,
+        connections_max: u16,
+        core: Option<usize>,
+    ) -> Result<Self, StartError> {
+        let thread = "kcp-control".to_owned();
+        let failed = |source| StartError::Thread { thread: "kcp-control".into(), source };
+        let metrics = Metrics::new(Arc::clone(&plane)).map_err(io::Error::other).map_err(failed)?;
+        let (stop, stopped) = oneshot::channel();
+        let body = move || {
+            if let Some(id) = core {
+                // The core is spare, not needed: anywhere else will do.
+                let _ = core_affinity::set_for_current(CoreId { id });
+            }
+            let kind = plane.probe.kind;
+            let serve = serve(router(plane, metrics), listener, connections_max, stopped);
+            if let Err(error) = block_on(kind, serve) {
+                tracing::error!(%error, "the admin server ended");
+            }
+        };
+        let thread = thread::Builder::new().name(thread).spawn(body).map_err(failed)?;
+        Ok(Self { thread, stop })
+    }
+
+    /// Ends the server after the requests in hand.
+    pub(crate) fn stop(self) {
+        // An error means that it has ended already.
+        let _ = self.stop.send(());
+        let _ = self.thread.join();
+    }
+}
+
+/// Runs the control plane's tasks on a ring where the data plane has one, too, else on plain tokio.
+fn block_on(kind: DriverKind, tasks: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    if kind == DriverKind::Uring {
+        let mut builder = tokio_uring::builder();
+        // The ring carries file work only; sockets are tokio's.
+        builder.entries(RING_ENTRIES);
+        match tokio_uring::Runtime::new(&builder) {
+            Ok(runtime) => return runtime.block_on(tasks),
+            Err(error) => tracing::warn!(%error, "no ring left for the control plane; plain tokio"),
+        }
+    }
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(tasks)
+}
+
+async fn serve(
+    router: Router,
+    listener: StdListener,
+    connections_max: u16,
+    mut stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let places = Arc::new(Semaphore::new(connections_max.into()));
+    let mut connections = JoinSet::new();
+    loop {
+        // Beyond the bound, clients wait in the backlog.
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place.map_err(io::Error::other)?,
+            _ = &mut stopped => break,
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = &mut stopped => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = connection(stream, router.clone());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            // Out of descriptors, or gone again before it was accepted. Neither ends the server.
+            Err(error) => {
+                tracing::warn!(%error, "admin connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    let finish = async { while connections.join_next().await.is_some() {} };
+    // Idle connections never finish: they are cut.
+    let _ = tokio::time::timeout(STOP_GRACE, finish).await;
+    Ok(())
+}
+
+/// Serves one connection for a bounded time.
+async fn connection(stream: TcpStream, router: Router) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_BYTES_MAX);
+    let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut served = std::pin::pin!(served);
+    if tokio::time::timeout(CONNECTION_LIFE, served.as_mut()).await.is_err() {
+        // Its client may come again; a scraper that keeps connections does so unharmed.
+        served.as_mut().graceful_shutdown();
+        let _ = tokio::time::timeout(HEADER_TIMEOUT, served).await;
+    }
+}
+
+#[derive(Clone)]
+struct Context {
+    plane: Arc<Plane>,
+    metrics: Metrics,
+}
+
+fn router(plane: Arc<Plane>, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/metrics", get(exposition))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/shards", get(shards))
+        .route("/api/v1/config", get(config))
+        .route("/api/v1/drain", post(drain))
+        .route("/api/v1/undrain", post(undrain))
+        .route("/api/v1/reload", post(reload))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such path") })
+        .method_not_allowed_fallback(|| async {
+            problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Context { plane, metrics })
+}
+
+/// Every error of the API looks like this.
+fn problem(status: StatusCode, error: impl Into<String>) -> Response {
+    (status, Json(json!({ "error": error.into() }))).into_response()
+}
+
+async fn exposition(State(context): State<Context>) -> Response {
+    match context.metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// Whether the process is worth keeping: it answers, and no shard has died.
+async fn healthz(State(Context { plane, .. }): State<Context>) -> Response {
+    match plane.life.failure() {
+        None => "ok\n".into_response(),
+        Some(failure) => problem(StatusCode::SERVICE_UNAVAILABLE, failure.to_string()),
+    }
+}
+
+/// Whether new clients should be sent here.
+async fn readyz(State(Context { plane, .. }): State<Context>) -> Response {
+    match plane.life.not_ready() {
+        None => "ready\n".into_response(),
+        Some(reason) => problem(StatusCode::SERVICE_UNAVAILABLE, reason),
+    }
+}
+
+async fn status(State(Context { plane, .. }): State<Context>) -> Response {
+    Json(plane.status()).into_response()
+}
+
+async fn shards(State(Context { plane, .. }): State<Context>) -> Response {
+    let shard = |(index, link): (usize, &super::plane::ShardLink)| {
+        let stats = link.stats.read();
+        let drops = DropReason::ALL.iter().map(|r| (r.label(), stats.drops(*r)));
+        let ends = EndReason::ALL.iter().map(|r| (r.label(), stats.ends(*r)));
+        json!({
+            "shard": index,
+            "core": link.core,
+            "alive": !plane.life.is_dead(index),
+            "stats": object(Stat::ALL.iter().map(|s| (s.label(), stats.get(*s)))),
+            "drops": object(drops),
+            "ended": object(ends),
+        })
+    };
+    let shards: Vec<Value> = plane.shards().iter().enumerate().map(shard).collect();
+    Json(shards).into_response()
+}
+
+fn object(numbers: impl Iterator<Item = (&'static str, u64)>) -> Map<String, Value> {
+    numbers.map(|(name, n)| (name.to_owned(), n.into())).collect()
+}
+
+async fn config(State(Context { plane, .. }): State<Context>) -> Response {
+    let (config, sizes) = {
+        let current = plane.current();
+        (Arc::clone(&current.config), Arc::clone(&current.sizes))
+    };
+    Json(json!({
+        "file": plane.config_file(),
+        "config": config.to_json(),
+        "resolved": {
+            "shards.count": sizes.shards,
+            "shards.store_bytes_max": sizes.store_bytes_per_shard,
+            "session.max": sizes.sessions_max,
+            "sessions_per_shard": sizes.sessions_per_shard,
+            "memory_bytes": sizes.memory,
+        },
+    }))
+    .into_response()
+}
+
+async fn drain(State(Context { plane, .. }): State<Context>) -> Response {
+    commanded(&plane, plane.drain())
+}
+
+async fn undrain(State(Context { plane, .. }): State<Context>) -> Response {
+    commanded(&plane, plane.undrain())
+}
+
+fn commanded(plane: &Plane, outcome: Result<(), CommandError>) -> Response {
+    match outcome {
+        Ok(()) => Json(plane.status()).into_response(),
+        Err(error @ CommandError::State(_)) => problem(StatusCode::CONFLICT, error.to_string()),
+        Err(error @ (CommandError::Stuck(_) | CommandError::Dead(_))) => {
+            problem(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+        }
+    }
+}
+
+async fn reload(State(Context { plane, .. }): State<Context>) -> Response {
+    match plane.reload() {
+        Ok(changes) => Json(json!({ "changed": changes })).into_response(),
+        Err(error) => {
+            let status = match &error {
+                ReloadError::NoSource | ReloadError::NeedsRestart(_) => StatusCode::CONFLICT,
+                ReloadError::Broken(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                ReloadError::Command(_) => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            problem(status, error.to_string())
+        }
+    }
+}
+
+/// Time for a whole request head, and for an idle connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection is asked to end after this long, so that none holds its place for ever.
+const CONNECTION_LIFE: Duration = Duration::from_secs(300);
+const STOP_GRACE: Duration = Duration::from_millis(500);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const HEADER_BYTES_MAX: usize = 16 << 10;
+const BODY_BYTES_MAX: usize = 64 << 10;
+const RING_ENTRIES: u32 = 64;

@@ -1,0 +1,85 @@
+//! Signals: TERM or INT drains and then stops, a second one stops now, HUP reloads.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, bounded, select};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals as Caught;
+
+use crate::error::ShardFailure;
+use crate::shard::stats::Stat;
+use crate::supervisor::{Drained, Gateway};
+
+/// The process's signals, caught from the moment this exists.
+#[derive(Debug)]
+pub struct Signals {
+    stop: Receiver<()>,
+    reload: Receiver<()>,
+}
+
+impl Signals {
+    /// Catches TERM, INT and HUP for the rest of the process's life.
+    ///
+    /// # Errors
+    /// The system's, making the handlers or their thread.
+    pub fn catch() -> io::Result<Self> {
+        let mut caught = Caught::new([SIGTERM, SIGINT, SIGHUP])?;
+        // A third TERM says nothing that the second did not; a second HUP before the first is served neither. Each kind
+        // has its own queue, so that a flood of one never hides the other.
+        let (say_stop, stop) = bounded(2);
+        let (say_reload, reload) = bounded(1);
+        thread::Builder::new().name("kcp-signals".into()).spawn(move || {
+            for signal in caught.forever() {
+                let say = if signal == SIGHUP { &say_reload } else { &say_stop };
+                let _ = say.try_send(());
+            }
+        })?;
+        Ok(Self { stop, reload })
+    }
+
+    /// Lets `gateway` run until a signal ends it, then drains and stops it.
+    ///
+    /// # Errors
+    /// A shard died; the gateway is stopped.
+    pub fn serve(&self, gateway: Gateway) -> Result<(), ShardFailure> {
+        loop {
+            select! {
+                recv(self.stop) -> _ => break,
+                // The outcome is logged where it is made.
+                recv(self.reload) -> _ => drop(gateway.reload()),
+                recv(gateway.failures()) -> _ => break,
+            }
+        }
+        if gateway.failure().is_none() {
+            self.drain(&gateway);
+        }
+        let failure = gateway.failure();
+        let sessions = gateway.stats().get(Stat::Sessions);
+        drop(gateway);
+        tracing::info!(sessions_ended = sessions, "stopped");
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn drain(&self, gateway: &Gateway) {
+        let timeout = gateway.drain_timeout();
+        let left = gateway.stats().get(Stat::Sessions);
+        tracing::info!(sessions = left, timeout_s = timeout.as_secs(), "asked to stop: draining");
+        match gateway.drain_within(timeout, &self.stop) {
+            Drained::Empty => tracing::info!("the last session has ended"),
+            Drained::TimedOut => tracing::warn!("drain.timeout_s is up; ending what is left"),
+            Drained::Interrupted => tracing::warn!("asked again: ending what is left"),
+            // Logged where it happened.
+            Drained::Failed => {}
+        }
+    }
+}
+
+impl Gateway {
+    /// How long a drain may take, as configured now.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        Duration::from_secs(self.config().drain.timeout_s.into())
+    }
+}
