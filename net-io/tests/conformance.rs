@@ -12,60 +12,77 @@ mod traffic;
 #[path = "conformance/waiting.rs"]
 mod waiting;
 
-/// A module per driver with a test per scenario.
-macro_rules! conformance {
-    ($($driver:ident on $bed:ident { $($file:ident: $($scenario:ident)*;)* })*) => {
-        $(mod $driver {
-            $($(#[test]
+/// A test per scenario.
+macro_rules! tests {
+    ($bed:ident: $($file:ident { $($scenario:ident)* })*) => {
+        $($(
+            #[test]
             fn $scenario() {
                 crate::$file::$scenario(&mut crate::bed::$bed::default());
-            })*)*
-        })*
+            }
+        )*)*
     };
 }
 
-/// What all drivers have in common, and what only those in real time and of real threads can show.
-macro_rules! kernel_drivers {
-    ($($driver:ident on $bed:ident)*) => {
-        conformance! {
-            $($driver on $bed {
-                traffic:
-                    echo_over_ipv4
-                    echo_over_ipv6
-                    a_wildcard_answers_from_the_address_used
-                    many_peers_are_told_apart
-                    each_peers_datagrams_come_in_order
-                    one_driver_serves_many_sockets
-                    equal_datagrams_leave_as_one_train
-                    trains_can_be_switched_off
-                    a_peer_that_is_gone_is_silence;
-                limits:
-                    an_empty_datagram_is_dropped_and_counted
-                    the_largest_datagram_passes_and_the_next_larger_is_dropped
-                    a_full_arena_is_sent_early
-                    a_full_list_of_trains_is_sent_early
-                    more_datagrams_than_buffers_lose_nothing
-                    the_sockets_overflow_is_counted
-                    a_flood_of_empty_datagrams_does_not_hold_the_turn;
-                waiting:
-                    a_deadline_is_kept_and_never_early
-                    a_past_deadline_polls
-                    an_unfinished_batch_does_not_block
-                    a_wake_before_the_wait_is_not_lost
-                    many_wakes_count_as_one
-                    wakes_from_another_thread_end_the_wait
-                    an_idle_driver_sleeps
-                    gathering_takes_its_time
-                    gathering_ends_with_the_deadline;
-            })*
-        }
-        mod sim {
-            $(#[test] fn $scenario() { crate::scenarios::$scenario(&mut crate::bed::SimBed::default()); })*
+/// What all drivers have in common.
+macro_rules! everywhere {
+    ($bed:ident) => {
+        tests! { $bed:
+            traffic {
+                echo_over_ipv4
+                echo_over_ipv6
+                a_wildcard_answers_from_the_address_used
+                many_peers_are_told_apart
+                each_peers_datagrams_come_in_order
+                one_driver_serves_many_sockets
+                equal_datagrams_leave_as_one_train
+                trains_can_be_switched_off
+                a_peer_that_is_gone_is_silence
+            }
+            limits {
+                an_empty_datagram_is_dropped_and_counted
+                the_largest_datagram_passes_and_the_next_larger_is_dropped
+                a_full_arena_is_sent_early
+                a_full_list_of_trains_is_sent_early
+                more_datagrams_than_buffers_lose_nothing
+                the_sockets_overflow_is_counted
+                a_flood_of_empty_datagrams_does_not_hold_the_turn
+            }
+            waiting {
+                a_deadline_is_kept_and_never_early
+                a_past_deadline_polls
+                an_unfinished_batch_does_not_block
+                a_wake_before_the_wait_is_not_lost
+                many_wakes_count_as_one
+                an_idle_driver_sleeps
+                gathering_ends_with_the_deadline
+            }
         }
     };
 }
 
-kernel_drivers! {
-    uring on UringBed
-    epoll on EpollBed
+/// What takes real time or a second thread.
+macro_rules! in_real_time {
+    ($bed:ident) => {
+        tests! { $bed:
+            waiting {
+                wakes_from_another_thread_end_the_wait
+                gathering_takes_its_time
+            }
+        }
+    };
+}
+
+mod uring {
+    everywhere! { UringBed }
+    in_real_time! { UringBed }
+}
+
+mod epoll {
+    everywhere! { EpollBed }
+    in_real_time! { EpollBed }
+}
+
+mod sim {
+    everywhere! { SimBed }
 }
