@@ -1,3 +1,11 @@
 //! Where messages go.
 
+pub mod backoff;
 pub mod echo;
+pub mod framing;
+pub mod pool;
+pub mod proxy;
+pub mod route;
+
+#[cfg(test)]
+mod dice;
