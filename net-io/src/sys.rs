@@ -531,3 +531,41 @@ impl ReceiveTable {
 }
 
 const _: () = assert!(cmsg::RECEIVE_MAX.is_multiple_of(8));
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::clock::monotonic;
+
+    /// Kernels before 5.11 wait in whole milliseconds.
+    #[test]
+    fn epoll_is_never_early_without_the_precise_call() {
+        for precise in [true, false] {
+            let mut epoll = Epoll { precise, ..Epoll::new().unwrap() };
+            let mut events = [libc::epoll_event { events: 0, u64: 0 }; 2];
+            for us in [0, 1, 999, 1001, 2500] {
+                let before = monotonic();
+                assert_eq!(epoll.wait(&mut events, Some(Duration::from_micros(us))).unwrap(), 0);
+                assert!(monotonic().0 >= before.0 + us, "{us} us");
+            }
+            assert_eq!(epoll.precise, precise);
+            let event = std::fs::File::from(eventfd().unwrap());
+            epoll.add(event.as_fd(), 7).unwrap();
+            std::io::Write::write_all(&mut &event, &1u64.to_ne_bytes()).unwrap();
+            assert_eq!(epoll.wait(&mut events, None).unwrap(), 1);
+            assert_eq!({ events[0].u64 }, 7);
+        }
+    }
+
+    #[test]
+    fn fixed_memory_is_zeroed_page_aligned_and_bounded() {
+        let memory = Fixed::<u8>::new(10_000).unwrap();
+        assert_eq!(memory.at(0).addr() % 4096, 0);
+        // SAFETY: the last element of ten thousand.
+        assert_eq!(unsafe { *memory.at(9999) }, 0);
+        assert!(std::panic::catch_unwind(|| Fixed::<u8>::new(1).unwrap().at(1)).is_err());
+        assert!(Fixed::<[u8; NAME_MAX]>::new(usize::MAX / 2).is_err());
+    }
+}

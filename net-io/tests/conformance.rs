@@ -51,6 +51,7 @@ macro_rules! everywhere {
             waiting {
                 a_deadline_is_kept_and_never_early
                 a_past_deadline_polls
+                a_wait_without_deadline_ends_with_a_datagram
                 an_unfinished_batch_does_not_block
                 a_wake_before_the_wait_is_not_lost
                 many_wakes_count_as_one
@@ -67,6 +68,7 @@ macro_rules! in_real_time {
         tests! { $bed:
             waiting {
                 wakes_from_another_thread_end_the_wait
+                a_storm_of_wakes_loses_none
                 gathering_takes_its_time
             }
         }

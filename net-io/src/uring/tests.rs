@@ -73,7 +73,7 @@ fn a_failing_receive_is_armed_again_after_a_pause() {
         // The wait for ever ends to arm it.
         assert_ne!(driver.arming.failed_retry, Now(u64::MAX));
         while !driver.arming.failed.is_empty() {
-            turn(&mut driver, None);
+            turn(&mut driver, in_ms(10_000));
             driver.arm().unwrap();
         }
     }
@@ -110,7 +110,7 @@ fn gathering_without_the_kernels_help() {
     assert!(turn(&mut driver, deadline).is_empty());
     assert!(Some(driver.now()) >= deadline);
     driver.waker().wake();
-    turn(&mut driver, None);
+    turn(&mut driver, in_ms(10_000));
     assert_eq!(driver.counters().wakes, 1);
 }
 

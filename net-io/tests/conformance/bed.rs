@@ -151,6 +151,14 @@ impl<D: Driver> End<D> {
         self.turn(Some(deadline))
     }
 
+    /// One turn that may wait long and must not have to.
+    pub(crate) fn turn_at_once(&mut self) -> Vec<Kept> {
+        let limit = Now(self.driver.now().0 + PATIENCE_US);
+        let all = self.turn(Some(limit));
+        assert!(self.driver.now() < limit, "it waited");
+        all
+    }
+
     /// One turn, with everything it hands out.
     pub(crate) fn turn(&mut self, deadline: Option<Now>) -> Vec<Kept> {
         self.driver.submit_and_wait(deadline).unwrap();

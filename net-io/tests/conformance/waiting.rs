@@ -1,6 +1,7 @@
 //! When a wait ends, and when it must not.
 
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use net_io::{Driver, DriverConfig, Now};
@@ -38,8 +39,9 @@ pub(crate) fn an_unfinished_batch_does_not_block<B: Bed>(bed: &mut B) {
         client.queue(&[number], server.addr);
     }
     client.poll();
-    let turns: Vec<Vec<u8>> =
-        (0..3).map(|_| server.turn(None).iter().map(|kept| kept.payload[0]).collect()).collect();
+    let turns: Vec<Vec<u8>> = (0..3)
+        .map(|_| server.turn_at_once().iter().map(|kept| kept.payload[0]).collect())
+        .collect();
     assert_eq!(turns, [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9]]);
 
     // A caller that stops by itself is as welcome to come back.
@@ -47,7 +49,8 @@ pub(crate) fn an_unfinished_batch_does_not_block<B: Bed>(bed: &mut B) {
     client.queue(b"b", server.addr);
     client.poll();
     for expected in [b"a", b"b"] {
-        server.driver.submit_and_wait(None).unwrap();
+        let limit = Now(server.driver.now().0 + PATIENCE_US);
+        assert!(server.driver.submit_and_wait(Some(limit)).unwrap() < limit, "it waited");
         assert_eq!(server.driver.recv().unwrap().payload, expected);
     }
     let deadline = Now(server.driver.now().0 + 3000);
@@ -60,7 +63,7 @@ pub(crate) fn a_wake_before_the_wait_is_not_lost<B: Bed>(bed: &mut B) {
     let waker = end.driver.waker();
     for round in 1..=3 {
         waker.wake();
-        assert_eq!(end.turn(None), []);
+        assert_eq!(end.turn_at_once(), []);
         assert_eq!(end.driver.counters().wakes, round);
     }
 }
@@ -71,7 +74,7 @@ pub(crate) fn many_wakes_count_as_one<B: Bed>(bed: &mut B) {
     for _ in 0..5 {
         waker.clone().wake();
     }
-    end.turn(None);
+    end.turn_at_once();
     assert_eq!(end.driver.counters().wakes, 1);
     let deadline = Now(end.driver.now().0 + 2000);
     end.turn(Some(deadline));
@@ -113,6 +116,35 @@ fn wait_for<D: Driver>(end: &mut End<D>, told: &mpsc::Receiver<u32>, deadline: N
     }
 }
 
+/// Wakes that come while the last one is being taken: one lost then would silence all that follow.
+pub(crate) fn a_storm_of_wakes_loses_none<B: Bed>(bed: &mut B) {
+    const TURNS: u64 = 5000;
+    let mut end = bed.end("127.0.0.1:0", &DriverConfig::default());
+    let waker = end.driver.waker();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let other = thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            waker.wake();
+        }
+    });
+    for turn in 1..=TURNS {
+        assert_eq!(end.turn_at_once(), []);
+        assert_eq!(end.driver.counters().wakes, turn);
+    }
+    stop.store(true, Ordering::Relaxed);
+    other.join().unwrap();
+}
+
+/// Waiting for ever is waiting for something.
+pub(crate) fn a_wait_without_deadline_ends_with_a_datagram<B: Bed>(bed: &mut B) {
+    let mut server = bed.end("127.0.0.1:0", &DriverConfig::default());
+    let mut client = bed.end("127.0.0.1:0", &DriverConfig::default());
+    client.queue(b"now", server.addr);
+    client.poll();
+    assert_eq!(server.turn(None).len(), 1);
+}
+
 /// Waiting costs one system call, however long, and a driver with nothing to do makes no others.
 pub(crate) fn an_idle_driver_sleeps<B: Bed>(bed: &mut B) {
     for min_wait_us in [0, 500] {
@@ -138,7 +170,7 @@ pub(crate) fn gathering_takes_its_time<B: Bed>(bed: &mut B) {
     }
     client.poll();
     let before = server.driver.now();
-    assert_eq!(server.turn(None).len(), 3);
+    assert_eq!(server.turn_at_once().len(), 3);
     assert!(server.driver.now().0 >= before.0 + u64::from(GATHER_US));
 }
 
