@@ -11,6 +11,7 @@ use net_io::IoChoice;
 
 use crate::check::Check;
 use crate::convs::ConvChoice;
+use crate::demo::Demo;
 use crate::progress::ProgressMode;
 use crate::scenario::{Load, Protocol, Scenario, profile_game, profile_reference};
 use crate::sources::Sources;
@@ -32,6 +33,34 @@ pub struct Cli {
 pub enum Command {
     /// Loads a KCP server that echoes messages, and says how fast it was
     Run(Box<RunArgs>),
+    /// A gateway and a load in one process: nothing to set up
+    Demo(DemoArgs),
+}
+
+/// `kcp-loadgen demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Sessions
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub sessions: u32,
+    /// Messages per second per session
+    #[arg(long, value_name = "R", default_value = "2", value_parser = parse_rate)]
+    pub rate: Rate,
+    /// How long to measure
+    #[arg(long, default_value = "15s", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// How datagrams are moved, by the gateway and by the load
+    #[arg(long, default_value = "auto")]
+    pub io: IoArg,
+    /// The gateway's shards [default: one per core]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub shards: Option<u16>,
+    /// Makes the run repeatable [default: random, printed]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Where the results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `kcp-loadgen run`.
@@ -300,6 +329,22 @@ impl RunArgs {
     }
 }
 
+impl DemoArgs {
+    /// The demo that the flags describe.
+    #[must_use]
+    pub fn demo(&self) -> Demo {
+        Demo {
+            sessions: self.sessions,
+            load: self.rate.0,
+            duration: self.duration,
+            io: self.io.choice(),
+            shards: self.shards,
+            seed: self.seed.unwrap_or_else(crate::seed::fresh),
+            checks: self.output.check.clone(),
+        }
+    }
+}
+
 impl LoadArgs {
     fn apply(&self, scenario: &mut Scenario) {
         scenario.traffic.load = match (self.rate, self.outstanding) {
@@ -329,11 +374,7 @@ impl EngineArgs {
         let engine = &mut scenario.engine;
         engine.threads = self.threads;
         engine.pin = self.pin.clone().map_or_else(Vec::new, |Cores(cores)| cores);
-        engine.io = match self.io {
-            IoArg::Auto => IoChoice::Auto,
-            IoArg::Uring => IoChoice::Uring,
-            IoArg::Epoll => IoChoice::Epoll,
-        };
+        engine.io = self.io.choice();
         engine.driver.min_wait_us = self.min_wait_us;
         engine.socket.recv_buffer = self.socket_buffer;
         engine.socket.send_buffer = self.socket_buffer;
@@ -361,6 +402,16 @@ impl KcpArgs {
             Some(FlushArg::Interval) => FlushPolicy::Interval,
         };
         config
+    }
+}
+
+impl IoArg {
+    const fn choice(self) -> IoChoice {
+        match self {
+            Self::Auto => IoChoice::Auto,
+            Self::Uring => IoChoice::Uring,
+            Self::Epoll => IoChoice::Epoll,
+        }
     }
 }
 

@@ -24,6 +24,7 @@ pub mod check;
 pub mod cli;
 mod client;
 pub mod convs;
+pub mod demo;
 mod fleet;
 pub mod host;
 mod ledger;

@@ -9,13 +9,15 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use kcp_loadgen::cli::{Cli, Command, OutputArgs, RunArgs};
+use kcp_loadgen::cli::{Cli, Command, DemoArgs, OutputArgs, RunArgs};
+use kcp_loadgen::demo::demo;
 use kcp_loadgen::{Report, run_with};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run(&args),
+        Command::Demo(args) => show(&args),
     };
     result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "error: {error:#}");
@@ -34,6 +36,13 @@ fn run(args: &RunArgs) -> Result<ExitCode> {
     let json = open_json(&args.output)?;
     let stop = stop_on_signal()?;
     let report = run_with(&scenario, args.output.progress.mode(), &stop)?;
+    finish(&report, json)
+}
+
+fn show(args: &DemoArgs) -> Result<ExitCode> {
+    let json = open_json(&args.output)?;
+    let stop = stop_on_signal()?;
+    let report = demo(&args.demo(), args.output.progress.mode(), &stop, &mut io::stdout().lock())?;
     finish(&report, json)
 }
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, unbounded};
+use net_io::clock::monotonic;
 use net_io::probe::ProbeError;
-use net_io::{DriverKind, Probe, Waker};
+use net_io::{DriverKind, Now, Probe, Waker};
 
 use crate::fleet::{Plan, Share, Stage};
 use crate::host::{FileLimitError, Host, allow_sockets};
@@ -141,7 +142,7 @@ struct Controller<'a> {
     stop: &'a AtomicBool,
     progress: Progress,
     crew: Crew,
-    started: Instant,
+    started: Now,
     interrupted: bool,
 }
 
@@ -150,7 +151,7 @@ impl<'a> Controller<'a> {
         let phases = &scenario.phases;
         let planned = phases.ramp + phases.hold + phases.warmup + phases.duration;
         let progress = Progress::new(mode, scenario.clients.sessions, planned);
-        Self { scenario, stop, progress, crew, started: clock(), interrupted: false }
+        Self { scenario, stop, progress, crew, started: monotonic(), interrupted: false }
     }
 
     /// Leads the workers through the run and collects what they bring home.
@@ -164,7 +165,7 @@ impl<'a> Controller<'a> {
                     self.crew.wakers.push(waker);
                     self.crew.receive_buffer = self.crew.receive_buffer.min(receive_buffer);
                     if self.crew.wakers.len() == workers {
-                        self.started = clock();
+                        self.started = monotonic();
                         self.crew.tell(Order::Ramp);
                     }
                 }
@@ -184,7 +185,7 @@ impl<'a> Controller<'a> {
     }
 
     fn watch(&mut self, gate: &mut Gate) -> Result<(), RunError> {
-        let elapsed = self.started.elapsed();
+        let elapsed = Duration::from_micros(monotonic().0.saturating_sub(self.started.0));
         let snapshot = Snapshot::of(&self.crew.gauges);
         self.progress.show(elapsed, &snapshot);
         if self.stop.load(Ordering::Relaxed) && !self.interrupted {
@@ -376,14 +377,6 @@ fn judge_generator(scenario: &Scenario, receive_buffer: usize, report: &mut Repo
     report.generator.saturated = !reasons.is_empty();
     report.generator.reasons = reasons;
     report.generator.notes = notes;
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the controller has no driver whose clock it could read"
-)]
-fn clock() -> Instant {
-    Instant::now()
 }
 
 /// How often the workers are looked at.

@@ -43,6 +43,12 @@ impl Sources {
         Self(vec![addr])
     }
 
+    /// `count` addresses from `first` on; at least one.
+    #[must_use]
+    pub fn range(first: IpAddr, count: u16) -> Self {
+        Self((0..u128::from(count.max(1))).map(|n| offset(first, n)).collect())
+    }
+
     /// The addresses, first to last.
     #[must_use]
     pub fn addrs(&self) -> &[IpAddr] {

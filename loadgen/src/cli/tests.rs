@@ -3,7 +3,7 @@ use super::*;
 fn scenario(flags: &str) -> Result<Scenario, String> {
     let line = format!("kcp-loadgen run --target 127.0.0.1:4000 {flags}");
     let cli = Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())?;
-    let Command::Run(args) = cli.command;
+    let Command::Run(args) = cli.command else { panic!("not run") };
     args.scenario().map_err(|error| error.to_string())
 }
 
@@ -94,7 +94,7 @@ fn refusals_name_the_flag_the_value_and_the_fix() {
         assert!(parts.iter().all(|part| error.contains(part)), "{flags}: {error}");
     }
     let bad = Cli::try_parse_from(["kcp-loadgen", "run", "--target", "127.0.0.1"]).unwrap();
-    let Command::Run(args) = bad.command;
+    let Command::Run(args) = bad.command else { panic!("not run") };
     let error = args.scenario().unwrap_err().to_string();
     assert!(error.contains("--target 127.0.0.1") && error.contains("HOST:PORT"), "{error}");
 }
