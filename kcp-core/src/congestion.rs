@@ -73,10 +73,10 @@ impl Congestion {
         }
     }
 
-    /// Shrinks by what a flush had to resend; a timeout outweighs fast resends of the same flush. Also opens a window
-    /// of 0. Reference: end of `ikcp_flush`.
-    #[inline]
-    pub(crate) fn on_flushed(&mut self, losses: Losses, in_flight: u32, config: &KcpConfig) {
+    /// Shrinks by what a flush had to resend; a timeout outweighs fast resends of the same flush. Reference: end of
+    /// `ikcp_flush`.
+    #[cold]
+    pub(crate) fn on_losses(&mut self, losses: Losses, in_flight: u32, config: &KcpConfig) {
         if losses.fast > 0 {
             self.ssthresh = (in_flight / 2).max(THRESH_MIN);
             self.cwnd = self.ssthresh.wrapping_add(config.resent());
@@ -87,10 +87,22 @@ impl Congestion {
             self.cwnd = 1;
             self.incr = config.mss();
         }
+    }
+
+    /// Opens a window of 0 at the end of a flush. Reference: end of `ikcp_flush`.
+    #[inline]
+    pub(crate) const fn on_flushed(&mut self, config: &KcpConfig) {
         if self.cwnd < 1 {
             self.cwnd = 1;
             self.incr = config.mss();
         }
+    }
+}
+
+impl Losses {
+    #[inline]
+    pub(crate) const fn any(&self) -> bool {
+        self.fast > 0 || self.timeout
     }
 }
 

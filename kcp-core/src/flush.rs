@@ -3,45 +3,28 @@
 //! The reference writes a whole flush in one call and hands datagrams to a callback. Here the caller pulls them, so a
 //! flush is a stage and a cursor that survive between two calls; nothing is decided twice. Reference: `ikcp_flush`.
 
-use crate::config::{FlushPolicy, Reference};
+use crate::config::{FlushPolicy, KcpConfig, Reference};
 use crate::congestion::Losses;
 use crate::kcp::{Cx, Kcp};
-use crate::send::Rules;
-use crate::units::{Millis, Sn};
+use crate::probe::Probe;
+use crate::send::{Rules, Tally};
+use crate::stats::Stats;
+use crate::units::{Conv, Millis, Sn};
 use crate::wire::{Command, HEADER_LEN, Header};
-
-/// How far the flush in progress has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// No flush is in progress.
-    Idle,
-    Acks,
-    Probes,
-    Data,
-}
 
 /// Where the flush in progress stands, and what it has seen.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cursor {
-    /// The next in-flight segment to look at.
-    sn: Sn,
-    /// Segments transmitted before are being looked at too.
-    scanning: bool,
+    /// Segments transmitted before are being looked at, from here on.
+    scan: Option<Sn>,
     /// The ack written last: its numbers reappear in the probes of the same flush, as in the reference.
     last_ack: (Sn, Millis),
     losses: Losses,
 }
 
-/// Why writing stopped.
+/// The datagram has no room for the next segment, which takes this many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Filled {
-    /// Everything of this stage is written.
-    Stage,
-    /// The datagram is full; there is more.
-    Datagram,
-    /// The caller's buffer cannot hold the next segment at all.
-    Never,
-}
+pub(crate) struct Full(usize);
 
 impl Kcp {
     /// Admits data to the window and decides whether older segments must be looked at.
@@ -52,8 +35,7 @@ impl Kcp {
             rmt_wnd == 0 && (config.flush == FlushPolicy::Interval || self.queued_segments() > 0);
         self.probe.on_flush(now, closed, config.reference.first_probe_wait());
         let window = self.congestion.window(config, rmt_wnd);
-        let resuming = self.stage != Stage::Idle;
-        self.stage = Stage::Acks;
+        let resuming = core::mem::replace(&mut self.flushing, true);
         let Some(block) = self.block.as_deref_mut() else {
             if !self.probe.pending() {
                 self.finish_flush(cx);
@@ -61,196 +43,240 @@ impl Kcp {
             return;
         };
         block.send.admit(&mut self.space, window);
+        let cursor = &mut block.cursor;
         if !resuming {
-            let timeout_base = match config.reference {
+            cursor.last_ack = (Sn(0), Millis(0));
+        }
+        // An interrupted scan has rebuilt only some of the bounds: it starts over.
+        if cursor.scan.is_some() || block.send.must_scan(now, config.resent()) {
+            cursor.scan = Some(self.space.una);
+            cursor.losses.timeout_base = match config.reference {
                 Reference::V1_7_1 => window,
                 Reference::V2_1_1 => self.congestion.cwnd(),
             };
-            block.cursor = Cursor::default();
-            block.cursor.losses.timeout_base = timeout_base;
-        }
-        // An interrupted scan has rebuilt only some of the bounds: it starts over.
-        if block.cursor.scanning || block.send.must_scan(now, config.resent()) {
-            block.cursor.scanning = true;
-            block.cursor.sn = self.space.una;
             block.send.begin_scan();
-        } else {
-            block.cursor.sn = block.send.first_fresh(self.space);
-        }
-        let nothing = block.acks.is_empty()
-            && !self.probe.pending()
-            && block.cursor.sn.since(self.space.nxt) >= 0;
-        if nothing {
+        } else if !block.send.has_fresh() && block.acks.is_empty() && !self.probe.pending() {
             self.finish_flush(cx);
         }
     }
 
-    /// Writes the next datagram of the flush in progress; its length, or 0 when nothing more fits or is left.
-    pub(crate) fn fill(&mut self, cx: &mut Cx<'_>, now: Millis, buf: &mut [u8]) -> usize {
-        let mut out = Datagram { limit: (cx.config.mtu as usize).min(buf.len()), buf, filled: 0 };
-        let header = self.header_template(cx);
-        loop {
-            let filled = match self.stage {
-                Stage::Idle => return out.filled,
-                Stage::Acks => self.fill_acks(&mut out, header),
-                Stage::Probes => self.fill_probes(cx, &mut out, header),
-                Stage::Data => self.fill_data(cx, now, &mut out, header),
-            };
-            match (filled, self.stage) {
-                (Filled::Datagram, _) => return out.filled,
-                (Filled::Stage, Stage::Acks) => self.stage = Stage::Probes,
-                (Filled::Stage, Stage::Probes) => self.stage = Stage::Data,
-                (Filled::Stage, Stage::Data | Stage::Idle) | (Filled::Never, _) => {
-                    self.finish_flush(cx);
-                    return out.filled;
-                }
-            }
+    /// Writes the next datagram of the flush in progress, at most `limit` bytes; its length, or 0 when the flush is
+    /// complete.
+    ///
+    /// What came since the flush was started is written too: acks and probes before data, as always.
+    pub(crate) fn fill(
+        &mut self,
+        cx: &mut Cx<'_>,
+        now: Millis,
+        buf: &mut [u8],
+        limit: usize,
+    ) -> usize {
+        let limit = limit.min(buf.len());
+        let out = Datagram { rest: &mut buf[..limit], frame: self.frame(cx.config) };
+        let (left, full) = self.fill_stages(cx, now, out);
+        let filled = limit - left;
+        match full {
+            Ok(()) => self.finish_flush(cx),
+            Err(Full(needed)) if filled == 0 => return self.fill_alone(cx, now, buf, needed),
+            Err(Full(_)) => {}
         }
+        filled
     }
 
-    /// The congestion window's reaction to what was resent, and the end of the flush.
-    fn finish_flush(&mut self, cx: &mut Cx<'_>) {
-        self.stage = Stage::Idle;
-        let losses = match self.block.as_deref_mut() {
-            Some(block) => core::mem::take(&mut block.cursor).losses,
-            None => Losses::default(),
+    /// Writes a segment larger than the mtu, which goes out alone, as it does in the reference after a smaller mtu was
+    /// set. If `buf` cannot hold it the flush ends here.
+    #[cold]
+    fn fill_alone(&mut self, cx: &mut Cx<'_>, now: Millis, buf: &mut [u8], needed: usize) -> usize {
+        if needed <= buf.len() {
+            return self.fill(cx, now, buf, needed);
+        }
+        self.finish_flush(cx);
+        0
+    }
+
+    /// Returns the bytes of room left.
+    #[inline(always)]
+    fn fill_stages(
+        &mut self,
+        cx: &mut Cx<'_>,
+        now: Millis,
+        mut out: Datagram<'_>,
+    ) -> (usize, Result<(), Full>) {
+        let Some(block) = self.block.as_deref_mut() else {
+            let acked = (Sn(0), Millis(0));
+            let (out, full) = self.probe.fill(out, acked, cx.store.stats_mut());
+            return (out.rest.len(), full);
         };
-        self.congestion.on_flushed(losses, self.space.numbered(), cx.config);
-        self.release_if_empty(cx);
-    }
-
-    fn header_template(&self, cx: &Cx<'_>) -> Header {
-        let ready = self.block.as_deref().map_or(0, |block| block.recv.ready());
-        let free = cx.config.rcv_wnd.saturating_sub(ready);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the reference cuts wnd to the field's 16 bits"
-        )]
-        let wnd = free as u16;
-        Header {
-            conv: self.conv,
-            cmd: Command::Ack,
-            frg: 0,
-            wnd,
-            ts: Millis(0),
-            sn: Sn(0),
-            una: self.rcv_nxt,
-            len: 0,
-        }
-    }
-
-    fn fill_acks(&mut self, out: &mut Datagram<'_>, mut header: Header) -> Filled {
-        let Some(block) = self.block.as_deref_mut() else { return Filled::Stage };
         while let Some((sn, ts)) = block.acks.next() {
-            (header.sn, header.ts) = (sn, ts);
-            if let Err(filled) = out.write(&header, &[]) {
-                return filled;
+            if let Err(full) = out.write_control(Command::Ack, sn, ts) {
+                return (out.rest.len(), Err(full));
             }
             block.cursor.last_ack = (sn, ts);
             block.acks.advance();
         }
-        Filled::Stage
+        if self.probe.pending() || block.cursor.scan.is_some() {
+            let full;
+            (out, full) = self.fill_rare(cx, now, out);
+            if full.is_err() {
+                return (out.rest.len(), full);
+            }
+        }
+        let Some(block) = self.block.as_deref_mut() else { return (out.rest.len(), Ok(())) };
+        let rto = self.rtt.rto();
+        let wait = rto + if cx.config.nodelay == 0 { rto >> 3 } else { 0 };
+        // Only a limit of one transmission is reached by a first one.
+        self.dead |= cx.config.dead_link <= 1 && block.send.has_fresh();
+        let full =
+            block.send.transmit_fresh(self.space, now, (rto, wait), cx.store.stats_mut(), &mut out);
+        (out.rest.len(), full)
     }
 
-    fn fill_probes(
-        &mut self,
-        cx: &mut Cx<'_>,
-        out: &mut Datagram<'_>,
-        mut header: Header,
-    ) -> Filled {
-        if !self.probe.pending() {
-            return Filled::Stage;
-        }
-        if let Some(block) = self.block.as_deref() {
-            (header.sn, header.ts) = block.cursor.last_ack;
-        }
-        if self.probe.must_ask() {
-            header.cmd = Command::Wask;
-            if let Err(filled) = out.write(&header, &[]) {
-                return filled;
-            }
-            self.probe.asked();
-            cx.store.stats_mut().probes_sent += 1;
-        }
-        if self.probe.must_tell() {
-            header.cmd = Command::Wins;
-            if let Err(filled) = out.write(&header, &[]) {
-                return filled;
-            }
-            self.probe.told();
-        }
-        Filled::Stage
-    }
-
-    fn fill_data(
+    /// Writes the probes, and what is due of the segments that were transmitted before.
+    #[cold]
+    fn fill_rare<'a>(
         &mut self,
         cx: &mut Cx<'_>,
         now: Millis,
-        out: &mut Datagram<'_>,
-        mut header: Header,
-    ) -> Filled {
-        let Some(block) = self.block.as_deref_mut() else { return Filled::Stage };
+        out: Datagram<'a>,
+    ) -> (Datagram<'a>, Result<(), Full>) {
+        let Some(block) = self.block.as_deref_mut() else { return (out, Ok(())) };
+        let (mut out, full) = self.probe.fill(out, block.cursor.last_ack, cx.store.stats_mut());
+        let Some(cursor) = block.cursor.scan.as_mut().filter(|_| full.is_ok()) else {
+            return (out, full);
+        };
         let rules = Rules {
             rto: self.rtt.rto(),
             nodelay: cx.config.nodelay,
             resent: cx.config.resent(),
             fastlimit: cx.config.fastlimit,
+            dead_link: cx.config.dead_link,
         };
-        header.cmd = Command::Push;
-        header.ts = now;
-        // Input between two calls may have moved the window past the cursor.
-        if block.cursor.sn.since(self.space.una) < 0 {
-            block.cursor.sn = self.space.una;
+        let mut tally = Tally::default();
+        let full = block.send.retransmit(self.space, cursor, now, &rules, &mut tally, &mut out);
+        if full.is_ok() {
+            block.cursor.scan = None;
         }
-        while block.cursor.sn.since(self.space.nxt) < 0 {
-            let sn = block.cursor.sn;
-            let Some(segment) = block.send.segment_mut(self.space, sn) else { break };
-            let due = segment.due(now, &rules);
-            if let Some(due) = due {
-                header.sn = sn;
-                header.frg = segment.fragment().frg();
-                if let Err(filled) = out.write(&header, segment.fragment().as_slice()) {
-                    return filled;
-                }
-                segment.transmit(due, now, &rules);
-                self.dead |= segment.xmit() >= cx.config.dead_link;
-                self.resends.count(due, &mut block.cursor.losses, cx.store.stats_mut());
-            }
-            block.send.on_visited(self.space, sn, due, now);
-            block.cursor.sn = sn.add(1);
+        block.cursor.losses.fast += tally.fast;
+        block.cursor.losses.timeout |= tally.timeout > 0;
+        self.dead |= tally.dead;
+        self.resends.add(&tally, cx.store.stats_mut());
+        (out, full)
+    }
+
+    /// The congestion window's reaction to what was resent, and the end of the flush.
+    #[inline]
+    fn finish_flush(&mut self, cx: &mut Cx<'_>) {
+        self.flushing = false;
+        if let Some(block) = self.block.as_deref_mut()
+            && block.cursor.losses.any()
+        {
+            let losses = core::mem::take(&mut block.cursor).losses;
+            self.congestion.on_losses(losses, self.space.numbered(), cx.config);
         }
-        Filled::Stage
+        self.congestion.on_flushed(cx.config);
+        self.release_if_empty(cx);
+    }
+
+    #[inline]
+    fn frame(&self, config: &KcpConfig) -> Frame {
+        let ready = self.block.as_deref().map_or(0, |block| block.recv.ready());
+        let free = config.rcv_wnd.saturating_sub(ready);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the reference cuts wnd to the field's 16 bits"
+        )]
+        let wnd = free as u16;
+        Frame { conv: self.conv, wnd, una: self.rcv_nxt }
     }
 }
 
-/// The datagram being filled.
-struct Datagram<'a> {
-    buf: &'a mut [u8],
-    filled: usize,
-    limit: usize,
+impl Probe {
+    /// Writes what is to be asked and told, with the numbers of the ack before it.
+    #[cold]
+    fn fill<'a>(
+        &mut self,
+        mut out: Datagram<'a>,
+        (sn, ts): (Sn, Millis),
+        stats: &mut Stats,
+    ) -> (Datagram<'a>, Result<(), Full>) {
+        if self.must_ask() {
+            let full = out.write_control(Command::Wask, sn, ts);
+            if full.is_err() {
+                return (out, full);
+            }
+            self.asked();
+            stats.probes_sent += 1;
+        }
+        if self.must_tell() {
+            let full = out.write_control(Command::Wins, sn, ts);
+            if full.is_err() {
+                return (out, full);
+            }
+            self.told();
+        }
+        (out, Ok(()))
+    }
 }
 
-impl Datagram<'_> {
-    /// Appends a segment, whose `len` becomes the payload's. One that exceeds the limit goes out alone, as it does in the
-    /// reference after a smaller mtu was set.
+/// What all segments of a flush say alike.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    conv: Conv,
+    wnd: u16,
+    una: Sn,
+}
+
+/// The datagram being filled.
+#[derive(Debug)]
+pub(crate) struct Datagram<'a> {
+    /// The room that is left.
+    rest: &'a mut [u8],
+    frame: Frame,
+}
+
+impl<'a> Datagram<'a> {
+    /// Appends a segment without payload.
     #[inline]
-    fn write(&mut self, header: &Header, payload: &[u8]) -> Result<(), Filled> {
-        let end = self.filled + HEADER_LEN + payload.len();
-        if end > self.limit && self.filled > 0 {
-            return Err(Filled::Datagram);
-        }
-        let Some(room) = self.buf.get_mut(self.filled..end) else { return Err(Filled::Never) };
-        let Some((head, body)) = room.split_first_chunk_mut::<HEADER_LEN>() else {
-            return Err(Filled::Never);
-        };
+    fn write_control(&mut self, cmd: Command, sn: Sn, ts: Millis) -> Result<(), Full> {
+        let Frame { conv, wnd, una } = self.frame;
+        let header = Header { conv, cmd, frg: 0, wnd, ts, sn, una, len: 0 };
+        let (head, _) = self.claim(0)?;
+        header.encode(head);
+        Ok(())
+    }
+
+    /// Appends a segment with payload.
+    #[inline]
+    pub(crate) fn write_push(
+        &mut self,
+        frg: u8,
+        sn: Sn,
+        ts: Millis,
+        payload: &[u8],
+    ) -> Result<(), Full> {
+        let Frame { conv, wnd, una } = self.frame;
         #[expect(
             clippy::cast_possible_truncation,
             reason = "a payload's length fits the wire's 32 bits"
         )]
         let len = payload.len() as u32;
-        Header { len, ..*header }.encode(head);
+        let header = Header { conv, cmd: Command::Push, frg, wnd, ts, sn, una, len };
+        let (head, body) = self.claim(payload.len())?;
+        header.encode(head);
         body.copy_from_slice(payload);
-        self.filled = end;
         Ok(())
+    }
+
+    /// Takes room for a header and `len` bytes off the front.
+    #[inline]
+    fn claim(&mut self, len: usize) -> Result<(&'a mut [u8; HEADER_LEN], &'a mut [u8]), Full> {
+        let rest = core::mem::take(&mut self.rest);
+        if rest.len() < HEADER_LEN + len {
+            self.rest = rest;
+            return Err(Full(HEADER_LEN + len));
+        }
+        let (segment, rest) = rest.split_at_mut(HEADER_LEN + len);
+        self.rest = rest;
+        segment.split_first_chunk_mut().ok_or(Full(HEADER_LEN + len))
     }
 }

@@ -72,16 +72,14 @@ impl Kcp {
             if let Some(block) = self.block.as_deref_mut() {
                 block.send.on_una(&mut self.space, header.una, cx.store);
             }
-            match header.cmd {
-                Command::Push => self.on_push(cx, &header, payload, &mut deliver),
-                Command::Ack => {
-                    self.on_ack(cx, now, &header);
-                    newest = Some(
-                        newest.map_or((header.sn, header.ts), |so_far| newer(so_far, &header)),
-                    );
-                }
-                Command::Wask => self.probe.tell(),
-                Command::Wins => {}
+            if header.cmd == Command::Push {
+                self.on_push(cx, &header, payload, &mut deliver);
+            } else if header.cmd == Command::Ack {
+                self.on_ack(cx, now, &header);
+                newest =
+                    Some(newest.map_or((header.sn, header.ts), |so_far| newer(so_far, &header)));
+            } else if header.cmd == Command::Wask {
+                self.probe.tell();
             }
         }
         if let (Some((sn, ts)), Some(block)) = (newest, self.block.as_deref_mut()) {

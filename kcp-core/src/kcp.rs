@@ -4,12 +4,11 @@ use alloc::boxed::Box;
 
 use crate::block::Block;
 use crate::config::{FlushPolicy, KcpConfig};
-use crate::congestion::{Congestion, Losses};
+use crate::congestion::Congestion;
 use crate::error::{InputError, RecvError, SendError};
-use crate::flush::Stage;
 use crate::probe::Probe;
 use crate::rtt::Rtt;
-use crate::send::{Due, InFlight, SendSpace};
+use crate::send::{InFlight, SendSpace, Tally};
 use crate::stats::Stats;
 use crate::store::Store;
 use crate::units::{Conv, Millis, Sn};
@@ -41,7 +40,8 @@ pub struct Kcp {
     /// When the next flush of policy `Interval` is due; for `Turn`, one interval after the last flush.
     pub(crate) ts_flush: Millis,
     pub(crate) rmt_wnd: u16,
-    pub(crate) stage: Stage,
+    /// A flush was started and is not drained.
+    pub(crate) flushing: bool,
     pub(crate) updated: bool,
     pub(crate) dead: bool,
     pub(crate) block: Option<Box<Block>>,
@@ -95,7 +95,7 @@ impl Kcp {
             resends: Resends { timeout: 0, fast: 0 },
             ts_flush: Millis(0),
             rmt_wnd: RMT_WND_DEF,
-            stage: Stage::Idle,
+            flushing: false,
             updated: false,
             dead: false,
             block: None,
@@ -185,7 +185,7 @@ impl Kcp {
     pub fn send(&mut self, cx: &mut Cx<'_>, message: &[u8]) -> Result<usize, SendError> {
         let Some(block) = cx.store.block(&mut self.block) else { return Err(SendError::StoreFull) };
         let result = block.send.push(self.space, message, cx.config, cx.store);
-        if block.send.is_empty() {
+        if !matches!(result, Ok(1..)) {
             self.release_if_empty(cx);
         }
         result
@@ -196,11 +196,12 @@ impl Kcp {
     /// `buf` holds at least [`Kcp::transmit_len`] bytes: the mtu, unless a larger mtu was set when data was queued that has
     /// not left yet. With a smaller one the flush ends before the first segment that does not fit; that and all later
     /// ones stay queued for the next flush.
+    #[inline]
     pub fn poll_transmit(&mut self, cx: &mut Cx<'_>, now: Millis, buf: &mut [u8]) -> Option<usize> {
-        if self.stage == Stage::Idle {
+        if !self.flushing {
             return None;
         }
-        let len = self.fill(cx, now, buf);
+        let len = self.fill(cx, now, buf, cx.config.mtu as usize);
         (len > 0).then_some(len)
     }
 
@@ -446,7 +447,7 @@ impl Kcp {
     /// Gives the block back once nothing is left in it.
     #[inline]
     pub(crate) fn release_if_empty(&mut self, cx: &mut Cx<'_>) {
-        if self.stage == Stage::Idle
+        if !self.flushing
             && self.block.as_deref().is_some_and(Block::is_empty)
             && let Some(block) = self.block.take()
         {
@@ -499,11 +500,11 @@ impl Kcp {
         }
         let late = now.since(self.ts_flush);
         let unusable = !self.updated || !(-RESYNC_MS..RESYNC_MS).contains(&late);
-        Some(if unusable || self.stage != Stage::Idle { now } else { self.ts_flush })
+        Some(if unusable || self.flushing { now } else { self.ts_flush })
     }
 
     fn turn_deadline(&self, config: &KcpConfig, now: Millis) -> Option<Millis> {
-        if self.stage != Stage::Idle || self.probe.pending() {
+        if self.flushing || self.probe.pending() {
             return Some(now);
         }
         let block = self.block.as_deref()?;
@@ -535,21 +536,12 @@ impl Kcp {
 }
 
 impl Resends {
-    #[inline]
-    pub(crate) fn count(&mut self, due: Due, losses: &mut Losses, stats: &mut Stats) {
-        match due {
-            Due::First => stats.segments_sent += 1,
-            Due::Timeout => {
-                losses.timeout = true;
-                self.timeout = self.timeout.wrapping_add(1);
-                stats.resends_timeout += 1;
-            }
-            Due::Fast => {
-                losses.fast += 1;
-                self.fast = self.fast.wrapping_add(1);
-                stats.resends_fast += 1;
-            }
-        }
+    #[cold]
+    pub(crate) fn add(&mut self, tally: &Tally, stats: &mut Stats) {
+        self.timeout = self.timeout.wrapping_add(tally.timeout);
+        self.fast = self.fast.wrapping_add(tally.fast);
+        stats.resends_timeout += u64::from(tally.timeout);
+        stats.resends_fast += u64::from(tally.fast);
     }
 }
 

@@ -9,6 +9,8 @@ use alloc::collections::VecDeque;
 
 use crate::config::KcpConfig;
 use crate::error::SendError;
+use crate::flush::{Datagram, Full};
+use crate::stats::Stats;
 use crate::store::{Fragment, Store};
 use crate::units::{Millis, Sn};
 
@@ -39,10 +41,9 @@ pub(crate) struct Segment {
     acked: bool,
 }
 
-/// Why a segment leaves in this flush.
+/// Why a segment is transmitted again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Due {
-    First,
+enum Due {
     Timeout,
     Fast,
 }
@@ -54,6 +55,16 @@ pub(crate) struct Rules {
     pub(crate) nodelay: u32,
     pub(crate) resent: u32,
     pub(crate) fastlimit: u32,
+    pub(crate) dead_link: u32,
+}
+
+/// Repeated transmissions of one pass, by reason.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) timeout: u32,
+    pub(crate) fast: u32,
+    /// One segment has been sent too often.
+    pub(crate) dead: bool,
 }
 
 /// Everything this side sent or wants to send.
@@ -86,14 +97,18 @@ impl Segment {
         Self { fragment, ts, resendts, rto: 0, fastack: 0, xmit: 0, acked: false }
     }
 
-    /// The first of the reference's three rules that applies. Reference: `ikcp_flush`.
+    /// Books the first transmission, to be repeated after `wait` ms. Only this one may wait longer than `rto`.
     #[inline]
-    pub(crate) fn due(&self, now: Millis, rules: &Rules) -> Option<Due> {
-        if self.acked {
-            None
-        } else if self.xmit == 0 {
-            Some(Due::First)
-        } else if now.since(self.resendts) >= 0 {
+    const fn book_first(&mut self, now: Millis, (rto, wait): (u32, u32)) {
+        self.xmit = 1;
+        self.ts = now;
+        self.rto = rto;
+        self.resendts = now.add(wait);
+    }
+
+    /// Which of the reference's rules for a repeated transmission applies, if any. Reference: `ikcp_flush`.
+    fn due(&self, now: Millis, rules: &Rules) -> Option<Due> {
+        if now.since(self.resendts) >= 0 {
             Some(Due::Timeout)
         } else if self.fastack >= rules.resent
             && (rules.fastlimit == 0 || self.xmit <= rules.fastlimit)
@@ -104,34 +119,16 @@ impl Segment {
         }
     }
 
-    /// Books a transmission. Only a first one waits the extra eighth without `nodelay`; a timeout keeps the fast-ack
-    /// count and a fast resend keeps the timeout, as in the reference.
-    #[inline]
-    pub(crate) fn transmit(&mut self, due: Due, now: Millis, rules: &Rules) {
-        let mut wait = self.rto;
+    /// Books a repeated transmission. A timeout keeps the fast-ack count and a fast resend keeps the timeout, as in the
+    /// reference.
+    fn book(&mut self, due: Due, now: Millis, rules: &Rules) {
         match due {
-            Due::First => {
-                self.rto = rules.rto;
-                wait = rules.rto + if rules.nodelay == 0 { rules.rto >> 3 } else { 0 };
-            }
-            Due::Timeout => {
-                self.rto = backed_off(self.rto, rules);
-                wait = self.rto;
-            }
+            Due::Timeout => self.rto = backed_off(self.rto, rules),
             Due::Fast => self.fastack = 0,
         }
         self.xmit = self.xmit.wrapping_add(1);
         self.ts = now;
-        self.resendts = now.add(wait);
-    }
-
-    #[inline]
-    pub(crate) const fn fragment(&self) -> &Fragment {
-        &self.fragment
-    }
-
-    pub(crate) const fn xmit(&self) -> u32 {
-        self.xmit
+        self.resendts = now.add(self.rto);
     }
 }
 
@@ -151,7 +148,8 @@ impl Sender {
         self.segments.len() - space.numbered() as usize
     }
 
-    /// A flush ended before it could write all that it had admitted.
+    /// Numbered segments wait to be transmitted for the first time.
+    #[inline]
     pub(crate) const fn has_fresh(&self) -> bool {
         self.fresh > 0
     }
@@ -184,7 +182,24 @@ impl Sender {
     }
 
     /// Queues a message, or stream bytes, cut at the mss. Reference: `ikcp_send`.
+    #[inline]
     pub(crate) fn push(
+        &mut self,
+        space: SendSpace,
+        bytes: &[u8],
+        config: &KcpConfig,
+        store: &mut Store,
+    ) -> Result<usize, SendError> {
+        let mss = config.mss() as usize;
+        if bytes.len() <= mss && !config.stream {
+            let queued = self.append(bytes, 0, store);
+            return if queued { Ok(bytes.len()) } else { Err(SendError::StoreFull) };
+        }
+        self.push_fragments(space, bytes, config, store)
+    }
+
+    #[cold]
+    fn push_fragments(
         &mut self,
         space: SendSpace,
         bytes: &[u8],
@@ -239,28 +254,17 @@ impl Sender {
     pub(crate) fn on_una(&mut self, space: &mut SendSpace, una: Sn, store: &mut Store) {
         let ahead = una.since(space.una);
         if ahead > 0 {
-            let count = ahead.cast_unsigned().min(space.numbered());
-            for _ in 0..count {
-                self.pop_front(space, store);
-            }
-            self.shrink(space, store);
+            self.remove_front(space, ahead.cast_unsigned(), store);
         }
     }
 
     /// Removes the segment `sn`, if it is in flight. Reference: `ikcp_parse_ack`, `ikcp_shrink_buf`.
     #[inline]
     pub(crate) fn on_ack(&mut self, space: &mut SendSpace, sn: Sn, store: &mut Store) {
-        let Some(index) = index_of(*space, sn) else { return };
-        if index == 0 {
-            self.pop_front(space, store);
-            self.shrink(space, store);
-        } else if let Some(segment) = self.segments.get_mut(index)
-            && !segment.acked
-        {
-            segment.acked = true;
-            let fragment = core::mem::take(&mut segment.fragment);
-            self.on_removed(fragment.len());
-            store.give_back(fragment);
+        match index_of(*space, sn) {
+            None => {}
+            Some(0) => self.remove_front(space, 1, store),
+            Some(index) => self.remove_inner(index, store),
         }
     }
 
@@ -289,18 +293,6 @@ impl Sender {
         self.due = DueBound::default();
     }
 
-    /// The number of the first segment that was never transmitted.
-    #[inline]
-    pub(crate) const fn first_fresh(&self, space: SendSpace) -> Sn {
-        Sn(space.nxt.0.wrapping_sub(self.fresh))
-    }
-
-    /// The in-flight segment `sn`.
-    #[inline]
-    pub(crate) fn segment_mut(&mut self, space: SendSpace, sn: Sn) -> Option<&mut Segment> {
-        self.segments.get_mut(index_of(space, sn)?)
-    }
-
     /// The in-flight segments, oldest first, with their numbers; holes left out.
     pub(crate) fn in_flight(&self, space: SendSpace) -> impl Iterator<Item = InFlight> {
         let numbered = self.segments.iter().take(space.numbered() as usize);
@@ -317,17 +309,80 @@ impl Sender {
         })
     }
 
-    /// The flush visited the segment `sn` and, if `due`, transmitted it.
-    #[inline]
-    pub(crate) fn on_visited(&mut self, space: SendSpace, sn: Sn, due: Option<Due>, now: Millis) {
-        if due == Some(Due::First) {
-            self.fresh = self.fresh.saturating_sub(1);
+    /// Writes what was never transmitted, to be repeated after the timeout `(rto, wait)`.
+    ///
+    /// # Errors
+    /// `out` is full; the next segment is as it was.
+    #[inline(always)]
+    pub(crate) fn transmit_fresh(
+        &mut self,
+        space: SendSpace,
+        now: Millis,
+        timeout: (u32, u32),
+        stats: &mut Stats,
+        out: &mut Datagram<'_>,
+    ) -> Result<(), Full> {
+        let before = self.fresh;
+        let mut filled = Ok(());
+        while self.fresh > 0 {
+            let sn = Sn(space.nxt.0.wrapping_sub(self.fresh));
+            let index = (space.numbered() - self.fresh) as usize;
+            let Some(segment) = self.segments.get_mut(index) else { break };
+            // A forged ack may have come before the segment left.
+            if !segment.acked {
+                let fragment = &segment.fragment;
+                filled = out.write_push(fragment.frg(), sn, now, fragment.as_slice());
+                if filled.is_err() {
+                    break;
+                }
+                segment.book_first(now, timeout);
+            }
+            self.fresh -= 1;
         }
-        if let Some(segment) = index_of(space, sn).and_then(|index| self.segments.get(index))
-            && !segment.acked
-        {
-            self.due.include(segment, now);
+        if before > self.fresh {
+            stats.segments_sent += u64::from(before - self.fresh);
+            self.due.include_time(now.add(timeout.1));
         }
+        filled
+    }
+
+    /// Writes again what is due, from `cursor` on and before the first segment never transmitted; moves `cursor` behind
+    /// what was looked at and builds the bounds anew.
+    ///
+    /// # Errors
+    /// `out` is full; the segment at `cursor` is as it was.
+    pub(crate) fn retransmit(
+        &mut self,
+        space: SendSpace,
+        cursor: &mut Sn,
+        now: Millis,
+        rules: &Rules,
+        tally: &mut Tally,
+        out: &mut Datagram<'_>,
+    ) -> Result<(), Full> {
+        // Input between two calls may have moved the window past the cursor.
+        let mut sn = if cursor.since(space.una) < 0 { space.una } else { *cursor };
+        let end = (space.numbered() - self.fresh) as usize;
+        let start = (sn.0.wrapping_sub(space.una.0) as usize).min(end);
+        let mut filled = Ok(());
+        for segment in self.segments.range_mut(start..end) {
+            if !segment.acked {
+                if let Some(due) = segment.due(now, rules) {
+                    let fragment = &segment.fragment;
+                    filled = out.write_push(fragment.frg(), sn, now, fragment.as_slice());
+                    if filled.is_err() {
+                        break;
+                    }
+                    segment.book(due, now, rules);
+                    tally.count(due);
+                    tally.dead |= segment.xmit >= rules.dead_link;
+                }
+                self.due.include(segment, now);
+            }
+            sn = sn.add(1);
+        }
+        *cursor = sn;
+        filled
     }
 
     /// A time before which no in-flight segment times out; `None` with nothing transmitted and unacknowledged.
@@ -342,23 +397,35 @@ impl Sender {
         self.segments.iter().map(|segment| segment.fragment.len()).max().unwrap_or(0)
     }
 
-    #[inline]
-    fn pop_front(&mut self, space: &mut SendSpace, store: &mut Store) {
-        let Some(segment) = self.segments.pop_front() else { return };
-        space.una = space.una.add(1);
+    /// Removes the first `count` numbered segments, and the holes that come to the front by that.
+    fn remove_front(&mut self, space: &mut SendSpace, count: u32, store: &mut Store) {
+        let mut removed = count.min(space.numbered());
+        for _ in 0..removed {
+            let Some(segment) = self.segments.pop_front() else { break };
+            if !segment.acked {
+                self.on_removed(segment.fragment.len());
+                store.give_back(segment.fragment);
+            }
+        }
+        // Only what is numbered can be a hole.
+        while self.segments.front().is_some_and(|segment| segment.acked) {
+            self.segments.pop_front();
+            removed += 1;
+        }
+        space.una = space.una.add(removed);
         // A forged una may remove what was numbered but not yet written.
         self.fresh = self.fresh.min(space.numbered());
-        if !segment.acked {
-            self.on_removed(segment.fragment.len());
-            store.give_back(segment.fragment);
-        }
     }
 
-    /// Drops holes that have come to the front.
-    #[inline]
-    fn shrink(&mut self, space: &mut SendSpace, store: &mut Store) {
-        while space.numbered() > 0 && self.segments.front().is_some_and(|segment| segment.acked) {
-            self.pop_front(space, store);
+    /// Leaves a hole.
+    fn remove_inner(&mut self, index: usize, store: &mut Store) {
+        if let Some(segment) = self.segments.get_mut(index)
+            && !segment.acked
+        {
+            segment.acked = true;
+            let fragment = core::mem::take(&mut segment.fragment);
+            self.on_removed(fragment.len());
+            store.give_back(fragment);
         }
     }
 
@@ -394,7 +461,7 @@ impl Sender {
         Ok(count)
     }
 
-    #[inline]
+    #[inline(always)]
     fn append(&mut self, piece: &[u8], frg: u8, store: &mut Store) -> bool {
         if self.segments.len() == self.segments.capacity() && !self.grow(store) {
             return false;
@@ -438,11 +505,26 @@ impl Sender {
     }
 }
 
+impl Tally {
+    #[inline]
+    const fn count(&mut self, due: Due) {
+        match due {
+            Due::Timeout => self.timeout += 1,
+            Due::Fast => self.fast += 1,
+        }
+    }
+}
+
 impl DueBound {
     #[inline]
+    fn include_time(&mut self, resendts: Millis) {
+        if self.earliest.is_none_or(|at| resendts.since(at) < 0) {
+            self.earliest = Some(resendts);
+        }
+    }
+
     fn include(&mut self, segment: &Segment, now: Millis) {
-        let earlier = self.earliest.map_or(segment.resendts, |at| at.earliest(segment.resendts));
-        self.earliest = Some(earlier);
+        self.include_time(segment.resendts);
         self.far |= segment.resendts.0.wrapping_sub(now.0) > FAR_MS;
         self.fastack = self.fastack.max(segment.fastack);
     }

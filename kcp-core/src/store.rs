@@ -32,7 +32,9 @@ pub struct Store {
     )]
     blocks: Vec<Box<Block>>,
     blocks_made: usize,
-    bytes_used: usize,
+    /// Bytes in existence, in use or not.
+    bytes_held: usize,
+    /// Those of them that nobody uses.
     bytes_recycled: usize,
     bytes_max: usize,
     stats: Stats,
@@ -54,7 +56,7 @@ impl Store {
             buffers: Default::default(),
             blocks: Vec::new(),
             blocks_made: 0,
-            bytes_used: 0,
+            bytes_held: 0,
             bytes_recycled: 0,
             bytes_max,
             stats: Stats::default(),
@@ -64,7 +66,7 @@ impl Store {
     /// Bytes held for sessions now.
     #[must_use]
     pub const fn bytes_used(&self) -> usize {
-        self.bytes_used
+        self.bytes_held.saturating_sub(self.bytes_recycled)
     }
 
     /// Bytes kept for reuse, held for no session.
@@ -97,6 +99,7 @@ impl Store {
             let Some(block) = self.blocks.pop() else { break };
             self.blocks_made -= 1;
             self.bytes_recycled -= block.bytes();
+            self.bytes_held -= block.bytes();
         }
         for class in &mut self.buffers {
             class.free.shrink_to(class.made);
@@ -118,31 +121,26 @@ impl Store {
     #[inline]
     pub(crate) fn keep_joined(&mut self, head: &[u8], tail: &[u8], frg: u8) -> Option<Fragment> {
         let len = head.len() + tail.len();
-        if len == 0 {
-            return Some(Fragment::empty(frg));
-        }
-        let buffer = match self.buffers.get_mut(class_of(len)).and_then(|class| class.free.pop()) {
+        let class = class_of(len);
+        let buffer = match self.buffers.get_mut(class).and_then(|class| class.free.pop()) {
             Some(buffer) => {
                 self.bytes_recycled -= buffer.len();
-                self.bytes_used += buffer.len();
                 buffer
             }
             None => self.make_buffer(len)?,
         };
-        Some(Fragment::fill(buffer, head, tail, frg))
+        Some(Fragment::fill(buffer, class, head, tail, frg))
     }
 
     /// Takes a fragment's buffer back.
     #[inline]
     pub(crate) fn give_back(&mut self, fragment: Fragment) {
-        let buffer = fragment.into_buffer();
-        if buffer.is_empty() {
-            return;
-        }
-        self.bytes_used = self.bytes_used.saturating_sub(buffer.len());
-        if let Some(class) = self.buffers.get_mut(class_of(buffer.len())) {
+        let (buffer, class) = fragment.into_buffer();
+        if let Some(class) = self.buffers.get_mut(class) {
             self.bytes_recycled += buffer.len();
             class.free.push(buffer);
+        } else {
+            self.bytes_held = self.bytes_held.saturating_sub(buffer.len());
         }
     }
 
@@ -158,20 +156,22 @@ impl Store {
     /// Takes an empty block back.
     #[inline]
     pub(crate) fn give_back_block(&mut self, mut block: Box<Block>) {
-        self.bytes_used = self.bytes_used.saturating_sub(block.bytes());
+        let before = block.bytes();
         block.recycle();
+        self.bytes_held -= before - block.bytes();
         self.bytes_recycled += block.bytes();
         self.blocks.push(block);
     }
 
-    /// Counts `bytes` of a queue's growth as used. `false`: the store is full.
+    /// Counts `bytes` of new memory. `false`: the store is full.
     pub(crate) fn book(&mut self, bytes: usize) -> bool {
-        if self.bytes_used + self.bytes_recycled + bytes > self.bytes_max {
-            self.trim(self.bytes_max.saturating_sub(self.bytes_used + bytes));
+        if self.bytes_held + bytes > self.bytes_max {
+            let excess = self.bytes_held + bytes - self.bytes_max;
+            self.trim(self.bytes_recycled.saturating_sub(excess));
         }
-        let fits = self.bytes_used + self.bytes_recycled + bytes <= self.bytes_max;
+        let fits = self.bytes_held + bytes <= self.bytes_max;
         if fits {
-            self.bytes_used += bytes;
+            self.bytes_held += bytes;
         } else {
             self.stats.store_full += 1;
         }
@@ -180,14 +180,13 @@ impl Store {
 
     /// Corrects a booking when the allocator gave another size than asked for.
     pub(crate) const fn rebook(&mut self, booked: usize, actual: usize) {
-        self.bytes_used = self.bytes_used - booked + actual;
+        self.bytes_held = self.bytes_held - booked + actual;
     }
 
     #[inline]
     fn take_block(&mut self) -> Option<Box<Block>> {
         let Some(block) = self.blocks.pop() else { return self.make_block() };
         self.bytes_recycled -= block.bytes();
-        self.bytes_used += block.bytes();
         Some(block)
     }
 
@@ -204,6 +203,9 @@ impl Store {
 
     #[cold]
     fn make_buffer(&mut self, len: usize) -> Option<Box<[u8]>> {
+        if len == 0 {
+            return Some(Box::default());
+        }
         let class = class_of(len);
         // Beyond the largest class a buffer has the payload's own size and is freed after use.
         let bytes = if class < CLASSES { class_bytes(class) } else { len };
@@ -222,6 +224,7 @@ impl Store {
         let Some(buffer) = class.free.pop() else { return false };
         class.made -= 1;
         self.bytes_recycled -= buffer.len();
+        self.bytes_held -= buffer.len();
         true
     }
 }

@@ -5,11 +5,12 @@ use alloc::boxed::Box;
 use crate::store::Store;
 
 /// A segment's payload and its place in the message. Goes back to the [`Store`] it came from.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Fragment {
     buffer: Box<[u8]>,
     len: u32,
     frg: u8,
+    class: u8,
 }
 
 impl Fragment {
@@ -37,9 +38,15 @@ impl Fragment {
     /// Appends `more`, in place where the buffer has room. `false`: the store is full and nothing changed.
     pub(crate) fn extend(&mut self, more: &[u8], store: &mut Store) -> bool {
         let end = self.len() + more.len();
+        // A buffer of a payload's own size never has room, and no buffer has none.
         if let Some(room) = self.buffer.get_mut(self.len as usize..end) {
             room.copy_from_slice(more);
-            self.len = length(end);
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a payload's length fits the wire's 32 bits"
+            )]
+            let len = end as u32;
+            self.len = len;
             return true;
         }
         let Some(larger) = store.keep_joined(self.as_slice(), more, self.frg) else { return false };
@@ -47,33 +54,49 @@ impl Fragment {
         true
     }
 
-    /// Without payload.
-    pub(super) fn empty(frg: u8) -> Self {
-        Self { buffer: Box::default(), len: 0, frg }
-    }
-
-    /// A payload of `head` and `tail` in `buffer`, which holds at least both.
+    /// A payload of `head` and `tail` in `buffer`, which is of `class` and holds at least both.
     #[inline]
-    pub(super) fn fill(mut buffer: Box<[u8]>, head: &[u8], tail: &[u8], frg: u8) -> Self {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "class_of gives less than 256, the wire's length has 32 bits"
+    )]
+    pub(super) fn fill(
+        mut buffer: Box<[u8]>,
+        class: usize,
+        head: &[u8],
+        tail: &[u8],
+        frg: u8,
+    ) -> Self {
         let len = head.len() + tail.len();
         if !head.is_empty() {
             buffer[..head.len()].copy_from_slice(head);
         }
         buffer[head.len()..len].copy_from_slice(tail);
-        Self { buffer, len: length(len), frg }
+        Self { buffer, len: len as u32, frg, class: class as u8 }
     }
 
+    /// The buffer and its class.
     #[inline]
-    pub(super) fn into_buffer(self) -> Box<[u8]> {
-        self.buffer
+    pub(super) fn into_buffer(self) -> (Box<[u8]>, usize) {
+        (self.buffer, self.class as usize)
     }
 }
 
-/// The class of buffers that hold `len` bytes (not 0); [`CLASSES`] and more when no class does.
+impl Default for Fragment {
+    /// No payload, no buffer.
+    fn default() -> Self {
+        Self { buffer: Box::default(), len: 0, frg: 0, class: NO_CLASS }
+    }
+}
+
+/// The class of buffers that hold `len` bytes; none of the [`CLASSES`] for 0 bytes and for more than the largest holds.
 #[inline]
 pub(super) const fn class_of(len: usize) -> usize {
-    if len <= SMALLEST {
+    if len.wrapping_sub(1) < SMALLEST {
         return 0;
+    }
+    if len == 0 {
+        return NO_CLASS as usize;
     }
     let last = len - 1;
     let log = last.ilog2() as usize;
@@ -90,21 +113,15 @@ pub(super) const fn class_bytes(class: usize) -> usize {
 /// Sizes of recycled buffers: two per power of two.
 pub(super) const CLASSES: usize = class_of(LARGEST) + 1;
 
+/// Not a class: without a buffer, or with one of its own size.
+const NO_CLASS: u8 = u8::MAX;
+
 const SMALLEST: usize = 64;
 const SMALLEST_LOG: usize = SMALLEST.ilog2() as usize;
 /// No UDP datagram carries more.
 const LARGEST: usize = 65_536;
 
 const _: () = assert!(class_bytes(0) == SMALLEST && class_bytes(CLASSES - 1) == LARGEST);
-
-/// Payloads come from datagrams or are cut at the mss: their length always fits the wire's 32 bits.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a payload is cut at the mss or came out of a datagram"
-)]
-const fn length(len: usize) -> u32 {
-    len as u32
-}
 
 /// A reorder window is an array of these: the flag for a vacant slot must cost nothing.
 const _: () = assert!(size_of::<Option<Fragment>>() == 24);

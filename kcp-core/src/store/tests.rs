@@ -11,7 +11,7 @@ fn every_length_has_the_smallest_class_that_holds_it() {
         assert!(class_bytes(class) >= len, "{len} in {}", class_bytes(class));
         assert!(class == 0 || class_bytes(class - 1) < len, "{len} wastes class {class}");
     }
-    assert!(class_of(65_537) >= CLASSES);
+    assert!(class_of(65_537) >= CLASSES && class_of(0) >= CLASSES);
 }
 
 #[test]

@@ -329,7 +329,12 @@ impl Script {
     }
 
     fn windows(&mut self, end: usize) {
-        let widest = if self.flavour.bulk { 4_000 } else { 256 };
+        let widest = match self.flavour {
+            Flavour { bulk: true, .. } => 4_000,
+            // Strict input owes at most `2 * rcv_wnd` acks: an honest peer's window and its repetitions stay below.
+            Flavour { strict: true, .. } => 32,
+            _ => 256,
+        };
         let [snd, rcv] = [0, 1].map(|_| 1 + self.below(widest));
         self.ends[end].wndsize(snd, rcv);
         if self.flavour.tiny_windows {
