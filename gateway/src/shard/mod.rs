@@ -118,6 +118,12 @@ impl<D: Driver> Shard<D> {
         })
     }
 
+    /// The driver, for whoever runs turns by hand.
+    #[must_use]
+    pub const fn driver(&self) -> &D {
+        &self.driver
+    }
+
     /// Turns until [`ShardCommand::Stop`].
     ///
     /// # Errors

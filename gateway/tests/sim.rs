@@ -1,0 +1,281 @@
+//! The production shards on a simulated network: many clients, bad links, hostile bytes, virtual time.
+//!
+//! A failure prints its seed; `SIM_SEED=<seed> cargo test -p kcp-gateway --test sim <name>` runs that one alone.
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test code")]
+
+#[path = "sim/world.rs"]
+mod world;
+
+use kcp_core::wire::{Command, HEADER_LEN, Header};
+use kcp_core::{Conv, KcpConfig, Millis, Sn};
+use kcp_gateway::control::command::ShardCommand;
+use kcp_gateway::shard::Policy;
+use kcp_gateway::shard::stats::{DropReason, EndReason, Stat};
+use net_io::sim::SimConfig;
+use netem::{Bursts, LinkConfig, Rng};
+use world::{World, policy, starts};
+
+/// Runs `scenario` for each seed and names the seed that fails.
+fn for_seeds(count: u64, scenario: impl Fn(u64)) {
+    if let Some(seed) = std::env::var("SIM_SEED").ok().and_then(|text| text.parse().ok()) {
+        return scenario(seed);
+    }
+    for seed in 0..count {
+        let failed = FailedSeed(seed);
+        scenario(seed);
+        std::mem::forget(failed);
+    }
+}
+
+struct FailedSeed(u64);
+
+impl Drop for FailedSeed {
+    fn drop(&mut self) {
+        eprintln!("failed with seed {0}: SIM_SEED={0} reruns it alone", self.0);
+    }
+}
+
+fn bad_link(seed: u64) -> LinkConfig {
+    let base = LinkConfig { delay_us: 5_000, jitter_us: 4_000, ..LinkConfig::default() };
+    match seed % 4 {
+        0 => LinkConfig::default(),
+        1 => LinkConfig { loss_ppm: 50_000, duplicate_ppm: 20_000, ..base },
+        2 => LinkConfig {
+            bursts: Some(Bursts { enter_ppm: 5_000, leave_ppm: 200_000, loss_ppm: 900_000 }),
+            ..base
+        },
+        _ => LinkConfig { reorder_ppm: 100_000, reorder_us: 20_000, loss_ppm: 10_000, ..base },
+    }
+}
+
+fn config(seed: u64) -> SimConfig {
+    SimConfig {
+        seed,
+        start: starts()[(seed / 4 % 3) as usize],
+        link: bad_link(seed),
+        ..SimConfig::default()
+    }
+}
+
+#[test]
+fn every_message_comes_back_once_and_in_order() {
+    for_seeds(48, |seed| {
+        let shards = 1 + (seed % 3) as usize;
+        let mut world = World::new(&config(seed), shards, policy());
+        for client in 0..4 {
+            world.add_client(8, 30, [1, 64, 1000, 6000][client]);
+        }
+        assert!(world.run(120_000, World::all_answered), "not all answered in two minutes");
+        assert_eq!(world.stat(Stat::MessagesIn), 4 * 8 * 30);
+        assert_eq!(world.stat(Stat::MessagesOut), 4 * 8 * 30);
+        assert_eq!(world.stat(Stat::Births), 4 * 8);
+    });
+}
+
+#[test]
+fn strays_are_served_by_their_owner() {
+    for_seeds(8, |seed| {
+        let mut world = World::new(&SimConfig { stray_ppm: 300_000, ..config(seed) }, 3, policy());
+        world.add_client(16, 20, 64);
+        assert!(world.run(120_000, World::all_answered));
+        world.run(1_000, |_| false); // what is under way arrives
+        let (out, came) = (world.stat(Stat::HandoffOut), world.stat(Stat::HandoffIn));
+        assert!(out > 10, "only {out} strays");
+        assert_eq!(out, came);
+        assert_eq!(world.stat(Stat::Births), 16, "a stray never makes a second session");
+    });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        let mut world = World::new(&config(seed), 2, policy());
+        world.add_client(8, 20, 500);
+        assert!(world.run(120_000, World::all_answered));
+        let stats = [Stat::RxDatagrams, Stat::TxDatagrams, Stat::RtoResends, Stat::Turns];
+        (world.net.now(), stats.map(|stat| world.stat(stat)))
+    };
+    assert_eq!(run(2), run(2));
+    assert_ne!(run(2), run(3), "and another seed another run");
+}
+
+#[test]
+fn an_idle_gateway_has_nothing_to_do_until_the_timeout_ends_its_sessions() {
+    for_seeds(12, |seed| {
+        let policy = Policy { idle_timeout_ms: 60_000, tombstone_ms: 5_000, ..policy() };
+        let mut world = World::new(&config(seed), 2, policy);
+        world.add_client(10, 3, 64);
+        assert!(world.run(60_000, World::all_answered));
+        world.run(10_000, |_| false); // acknowledgements settle
+        let turns = world.stat(Stat::Turns);
+        world.run(40_000, |_| false);
+        assert_eq!(world.stat(Stat::Turns), turns, "an idle session costs no turn");
+        assert_eq!(world.stat(Stat::StoreBytes), 0, "and holds no storage");
+        world.run(25_000, |_| false);
+        assert_eq!((world.ends(EndReason::Idle), world.stat(Stat::Sessions)), (10, 0));
+        world.run(10_000, |_| false);
+        assert_eq!(world.stat(Stat::Tombstones), 0, "the tombstones are gone as well");
+        assert_eq!(world.net.next_event(), None, "nothing will ever happen again");
+    });
+}
+
+#[test]
+fn a_client_that_vanishes_is_a_dead_link() {
+    for_seeds(6, |seed| {
+        let link = LinkConfig { delay_us: 2_000, ..LinkConfig::default() };
+        let mut world = World::new(&SimConfig { seed, link, ..SimConfig::default() }, 1, policy());
+        world.add_client(5, 1_000_000, 64);
+        world.run(1_000, |_| false);
+        world.clients[0].muted = true;
+        let gone = |world: &World| world.ends(EndReason::DeadLink) == 5;
+        assert!(world.run(300_000, gone), "{} of 5 ended", world.ends(EndReason::DeadLink));
+        assert_eq!(world.stat(Stat::StoreBytes), 0);
+        assert_eq!(world.stat(Stat::Tombstones), 5);
+    });
+}
+
+#[test]
+fn an_ended_session_is_not_born_again_of_a_late_retransmit() {
+    let mut world = World::new(&SimConfig::default(), 1, policy());
+    world.ghost.send(&push(7, 0, 0, b"hello"));
+    assert!(world.run(1_000, |world| world.stat(Stat::Sessions) == 1));
+    assert!(world.run(400_000, |world| world.stat(Stat::Sessions) == 0));
+    world.ghost.send(&push(7, 0, 0, b"hello"));
+    world.run(100, |_| false);
+    assert_eq!(world.drops(DropReason::Tombstone), 1);
+    assert_eq!((world.stat(Stat::Births), world.stat(Stat::Sessions)), (1, 0));
+    world.run(40_000, |_| false);
+    world.ghost.send(&push(7, 0, 0, b"hello"));
+    world.run(100, |_| false);
+    assert_eq!(world.stat(Stat::Births), 2, "forgotten after its time");
+}
+
+#[test]
+fn the_session_cap_holds() {
+    let policy = Policy { sessions_max: 5, ..policy() };
+    let mut world = World::new(&SimConfig::default(), 1, policy);
+    world.add_client(9, 1, 64);
+    assert!(!world.run(5_000, World::all_answered));
+    let answered = world.clients[0].calls.iter().filter(|call| call.is_complete()).count();
+    assert_eq!((answered, world.stat(Stat::Sessions)), (5, 5));
+    assert!(world.drops(DropReason::SessionCap) >= 4);
+}
+
+#[test]
+fn draining_refuses_births_and_serves_the_living() {
+    let mut world = World::new(&config(1), 2, policy());
+    world.add_client(6, 500, 64);
+    world.run(1_000, |_| false);
+    world.command(&ShardCommand::Drain);
+    world.run(10, |_| false);
+    world.add_client(4, 1, 64);
+    let first = |world: &World| world.clients[0].calls.iter().all(world::Call::is_complete);
+    assert!(world.run(60_000, first), "the living are served to the end");
+    assert!(world.drops(DropReason::Draining) > 0);
+    assert_eq!(world.stat(Stat::Births), 6);
+    world.command(&ShardCommand::Undrain);
+    assert!(world.run(60_000, World::all_answered), "and after undrain everybody is");
+}
+
+#[test]
+fn an_unproven_address_gets_at_most_three_bytes_for_one() {
+    for size in [1, 24, 100, 1000] {
+        let mut world = World::new(&SimConfig::default(), 1, policy());
+        let datagram = push(7, 0, 0, &vec![1; size]);
+        world.ghost.send(&datagram);
+        assert!(world.run(400_000, |world| world.stat(Stat::Tombstones) == 1));
+        let bytes: usize = world.ghost.received.iter().map(Vec::len).sum();
+        assert!(bytes <= 3 * datagram.len(), "{bytes} bytes for {}", datagram.len());
+        assert!(bytes > 0 && world.drops(DropReason::Amplification) > 0);
+    }
+}
+
+#[test]
+fn a_client_that_closes_its_window_costs_a_bounded_amount_of_memory() {
+    let policy = Policy { session_bytes_max: 64 * 1024, ..policy() };
+    let mut world = World::new(&SimConfig::default(), 1, policy);
+    // What may wait towards it, what may wait from it, and a third for the buffers' rounding.
+    let bound = (64 * 1024 + KcpConfig::game().receive_bytes_max(1500)) as u64 * 4 / 3;
+    let mut header = header(7, 0, 0);
+    header.wnd = 0; // takes nothing, sends for ever
+    for sn in 0..5_000 {
+        header.sn = Sn(sn);
+        world.ghost.send(&segment(header, &[sn as u8; 1000]));
+        world.run(1, |_| false);
+        assert!(world.stat(Stat::StoreBytes) < bound, "{} bytes", world.stat(Stat::StoreBytes));
+    }
+    assert!(world.stat(Stat::PushesBeyondWindow) > 0, "its own window closed");
+    assert_eq!(world.ends(EndReason::Idle), 0);
+}
+
+#[test]
+fn hostile_bytes_end_in_exactly_one_reason_each_and_never_in_a_session() {
+    for_seeds(20, |seed| {
+        let mut world = World::new(&SimConfig { seed, ..SimConfig::default() }, 2, policy());
+        let mut rng = Rng::new(seed);
+        let mut sent = 0;
+        for _ in 0..2_000 {
+            let mut datagram = match rng.below(4) {
+                0 => (0..rng.below(80)).map(|_| rng.next_u32() as u8).collect(),
+                1 => push(rng.next_u32(), 300 + rng.next_u32() % 1000, 0, b"beyond the window"),
+                2 => push(rng.next_u32(), 0, 1 + rng.next_u32() % 9, b"acknowledges the unsent"),
+                _ => {
+                    let mut torn = push(rng.next_u32(), 0, 0, b"torn");
+                    torn.truncate(HEADER_LEN + 3);
+                    torn
+                }
+            };
+            if datagram.is_empty() {
+                datagram.push(0);
+            }
+            world.ghost.send(&datagram);
+            sent += 1;
+            world.run(1, |_| false);
+        }
+        assert_eq!(world.all_drops(), sent);
+        assert_eq!(world.stat(Stat::Births), 0);
+        assert!(world.ghost.received.is_empty(), "nobody is answered");
+    });
+}
+
+#[test]
+fn forgeries_do_not_disturb_a_session() {
+    for_seeds(10, |seed| {
+        let mut world = World::new(&SimConfig { seed, ..SimConfig::default() }, 1, policy());
+        world.add_client(1, 200, 64);
+        let mut rng = Rng::new(seed);
+        // From another address with the very conv of the session: a session of its own, or nothing.
+        for _ in 0..100 {
+            let mut header = header(0, rng.next_u32(), rng.next_u32());
+            header.cmd =
+                [Command::Push, Command::Ack, Command::Wask, Command::Wins][rng.below(4) as usize];
+            header.wnd = 0;
+            world.ghost.send(&segment(header, b""));
+            world.run(3, |_| false);
+        }
+        assert!(world.run(60_000, World::all_answered));
+    });
+}
+
+fn header(conv: u32, sn: u32, una: u32) -> Header {
+    Header {
+        conv: Conv(conv),
+        cmd: Command::Push,
+        frg: 0,
+        wnd: 128,
+        ts: Millis(1),
+        sn: Sn(sn),
+        una: Sn(una),
+        len: 0,
+    }
+}
+
+fn segment(header: Header, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = [0; HEADER_LEN];
+    Header { len: payload.len() as u32, ..header }.encode(&mut bytes);
+    [&bytes, payload].concat()
+}
+
+fn push(conv: u32, sn: u32, una: u32, payload: &[u8]) -> Vec<u8> {
+    segment(header(conv, sn, una), payload)
+}
