@@ -48,13 +48,13 @@ pub fn block(status: &Status) -> String {
 
 /// The start-up block as one event, for collectors.
 pub fn log(status: &Status) {
-    let listeners: Vec<SocketAddr> = status.listeners.iter().map(|l| l.addr).collect();
+    let listeners: Vec<String> = status.listeners.iter().map(|l| l.addr.to_string()).collect();
     tracing::info!(
         version = status.version,
         driver = status.driver,
         driver_reason = %status.driver_reason,
-        listeners = ?listeners,
-        admin = ?status.admin,
+        listeners = %listeners.join(" "),
+        admin = %status.admin.map_or("off".into(), |addr| addr.to_string()),
         upstream = %status.upstream,
         shards = status.shards,
         cores = %cores(&status.cores),

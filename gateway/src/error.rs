@@ -43,8 +43,14 @@ pub enum StartError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The admin server could not set up its runtime.
+    #[error("the admin server cannot start: {source}; {}", host_remedy(.source))]
+    Control {
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A shard could not set up its driver or its sockets.
-    #[error("shard {shard} cannot start: {source}; {}", shard_remedy(.source))]
+    #[error("shard {shard} cannot start: {source}; {}", host_remedy(.source))]
     Shard {
         /// Which.
         shard: usize,
@@ -83,7 +89,7 @@ fn bind_remedy(error: &io::Error, flag: &str) -> String {
     }
 }
 
-fn shard_remedy(error: &io::Error) -> &'static str {
+fn host_remedy(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::OutOfMemory {
         "its ring exceeds the locked-memory limit: raise it (ulimit -l, LimitMEMLOCK=), lower io.buffers, or use --io epoll"
     } else if error.kind() == io::ErrorKind::PermissionDenied {

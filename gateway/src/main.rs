@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|error| {
         // Where standard error is gone there is nobody to tell.
-        let _ = writeln!(io::stderr(), "kcp-gateway: {error:#}");
+        let _ = writeln!(io::stderr(), "kcp-gateway: {error}");
         ExitCode::FAILURE
     })
 }

@@ -63,10 +63,7 @@ impl Sizes {
         let pin = config.shards.pin && !host.cores.is_empty();
         let core_of = |shard: u16| pin.then(|| host.cores[usize::from(shard) % host.cores.len()]);
         let spare = host.cores.get(usize::from(shards)).copied();
-        let sessions_max = match config.session.max {
-            Auto::Exactly(n) => n,
-            Auto::Auto => sessions_in(host.memory / SESSION_SHARE),
-        };
+        let sessions_max = sessions_max(config, host.memory);
         let store_bytes = match config.shards.store_bytes_max {
             Auto::Exactly(n) => n,
             Auto::Auto => (host.memory / STORE_SHARE / u64::from(shards)).max(STORE_BYTES_MIN),
@@ -98,18 +95,20 @@ impl Sizes {
     /// The same host under another configuration of the same shards.
     #[must_use]
     pub(crate) fn with_sessions_of(&self, config: &Config) -> Self {
-        let sessions_max = match config.session.max {
-            Auto::Exactly(n) => n,
-            Auto::Auto => sessions_in(self.memory / SESSION_SHARE),
-        };
+        let sessions_max = sessions_max(config, self.memory);
         let sessions_per_shard = sessions_max.div_ceil(u32::from(self.shards));
         Self { sessions_max, sessions_per_shard, ..self.clone() }
     }
 }
 
-fn sessions_in(bytes: u64) -> u32 {
-    let sessions = (bytes / SESSION_BYTES).clamp(SESSIONS_MIN, SESSIONS_MAX);
-    u32::try_from(sessions).unwrap_or(u32::MAX)
+fn sessions_max(config: &Config, memory: u64) -> u32 {
+    match config.session.max {
+        Auto::Exactly(n) => n,
+        Auto::Auto => {
+            let fit = memory / SESSION_SHARE / SESSION_BYTES;
+            u32::try_from(fit.clamp(SESSIONS_MIN, SESSIONS_MAX)).unwrap_or(u32::MAX)
+        }
+    }
 }
 
 /// The smallest of the machine's memory and the limits of this process's control groups. `root` is `/` but in tests.
@@ -143,3 +142,76 @@ const SESSIONS_MAX: u64 = 1 << 24;
 const STORE_BYTES_MIN: u64 = 16 << 20;
 /// Assumed where neither the machine nor a control group tells.
 const MEMORY_UNKNOWN: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn host(cores: &[usize], parallelism: usize) -> Host {
+        Host { cores: cores.to_vec(), parallelism, memory: 8 * GIB }
+    }
+
+    #[test]
+    fn auto_follows_the_host() {
+        let sizes = Sizes::of(&Config::default(), &host(&[2, 3, 5], 3));
+        assert_eq!(sizes.shards, 3);
+        assert_eq!(sizes.cores, [Some(2), Some(3), Some(5)]);
+        assert_eq!(sizes.spare_core, None);
+        assert_eq!(sizes.sessions_max, 2 << 20);
+        assert_eq!(sizes.sessions_per_shard, (2 << 20) / 3 + 1);
+        assert_eq!(sizes.store_bytes_per_shard as u64, 4 * GIB / 3);
+    }
+
+    #[test]
+    fn a_quota_bounds_shards_and_leaves_a_core() {
+        let sizes = Sizes::of(&Config::default(), &host(&[0, 1, 2, 3], 2));
+        assert_eq!((sizes.shards, sizes.spare_core), (2, Some(2)));
+    }
+
+    #[test]
+    fn what_is_given_is_used() {
+        let mut config = Config::default();
+        config.shards.count = Auto::Exactly(4);
+        config.shards.store_bytes_max = Auto::Exactly(1 << 20);
+        config.session.max = Auto::Exactly(10);
+        let sizes = Sizes::of(&config, &host(&[0, 1], 2));
+        assert_eq!(sizes.cores, [Some(0), Some(1), Some(0), Some(1)]);
+        assert_eq!((sizes.sessions_max, sizes.sessions_per_shard), (10, 3));
+        assert_eq!(sizes.store_bytes_per_shard, 1 << 20);
+        config.session.max = Auto::Exactly(4);
+        assert_eq!(sizes.with_sessions_of(&config).sessions_per_shard, 1);
+        config.shards.pin = false;
+        let unpinned = Sizes::of(&config, &host(&[0, 1, 2, 3, 4, 5], 6));
+        assert_eq!((&unpinned.cores[..], unpinned.spare_core), (&[None; 4][..], None));
+    }
+
+    #[test]
+    fn no_host_is_too_small_to_start_on() {
+        let tiny = Host { cores: vec![], parallelism: 0, memory: 0 };
+        let sizes = Sizes::of(&Config::default(), &tiny);
+        assert_eq!((sizes.shards, &sizes.cores[..]), (1, &[None][..]));
+        assert_eq!(u64::from(sizes.sessions_max), SESSIONS_MIN);
+        assert_eq!(sizes.store_bytes_per_shard as u64, STORE_BYTES_MIN);
+    }
+
+    #[test]
+    fn the_smallest_memory_limit_binds() {
+        let root = std::env::temp_dir().join(format!("kcp-gateway-memory-{}", std::process::id()));
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        assert_eq!(memory(&root), MEMORY_UNKNOWN);
+        write("proc/meminfo", "MemTotal:       16384 kB\nMemFree: 1 kB\n");
+        assert_eq!(memory(&root), 16 << 20);
+        write("proc/self/cgroup", "0::/a.slice/b.service\n");
+        write("sys/fs/cgroup/a.slice/b.service/memory.max", "max\n");
+        assert_eq!(memory(&root), 16 << 20);
+        write("sys/fs/cgroup/a.slice/memory.max", "8388608\n");
+        assert_eq!(memory(&root), 8 << 20);
+        fs::remove_dir_all(&root).unwrap();
+    }
+}

@@ -77,7 +77,11 @@ impl Probe {
             Ok(()) => Ok(Self { kind: DriverKind::Epoll, reason: why_epoll }),
             Err(error) => Err(ProbeError {
                 cause: format!("no UDP over loopback, not even with epoll: {error}"),
-                remedy: "bring the loopback interface up (`ip link set lo up`)".to_owned(),
+                remedy: match error.raw_os_error() {
+                    Some(libc::EMFILE) => MORE_FILES,
+                    _ => "bring the loopback interface up (`ip link set lo up`)",
+                }
+                .to_owned(),
             }),
         }
     }
@@ -178,12 +182,14 @@ impl Host {
                 format!("this kernel ({release}) is too old for the io_uring features used"),
                 "run on Linux 6.1 or later, or choose epoll",
             ),
+            Some(libc::EMFILE) => (format!("no file descriptor for the ring: {error}"), MORE_FILES),
             _ => (format!("io_uring does not work here: {error}"), "choose epoll"),
         };
         ProbeError { cause, remedy: remedy.to_owned() }
     }
 }
 
+const MORE_FILES: &str = "raise the limit of open files (`ulimit -n`, LimitNOFILE=)";
 const PING: &[u8] = b"are you there?";
 /// How long the self-test's datagram may take, in microseconds: loopback takes tens, a starved machine more.
 const PING_US: u64 = 2_000_000;
@@ -211,6 +217,7 @@ mod tests {
             ("0", libc::ENOSYS, "5.15.0", "gVisor"),
             ("0", libc::ENOMEM, "65536 bytes", "LimitMEMLOCK"),
             ("0", libc::EINVAL, "5.15.0", "6.1"),
+            ("0", libc::EMFILE, "os error 24", "LimitNOFILE"),
             ("0", libc::ENFILE, "os error 23", "epoll"),
         ] {
             let error = host(disabled).explain(&io::Error::from_raw_os_error(errno));

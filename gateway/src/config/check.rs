@@ -55,7 +55,7 @@ impl Config {
     }
 }
 
-fn build(layers: Layers, errors: Vec<ConfigError>) -> Result<Config, ConfigErrors> {
+pub(super) fn build(layers: Layers, errors: Vec<ConfigError>) -> Result<Config, ConfigErrors> {
     let mut config = Config::default();
     if !layers.listeners().is_empty() {
         let unset = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);

@@ -71,8 +71,8 @@ impl Layers {
             .iter()
             .filter_map(|(name, value)| Some((name, name.strip_prefix(ENV_PREFIX)?, value)))
             .collect();
-        // Listeners count up, so that index 10 comes after 9.
-        vars.sort_by_key(|(name, ..)| (name.len(), *name));
+        // A listener's index must follow the last one's, in whatever order the system lists the variables.
+        vars.sort_by_key(|(name, rest, _)| (listener_index(rest), *name));
         for (name, rest, value) in vars {
             let place = Place::Env(name.clone());
             match self.env_key(rest, &place) {
@@ -90,7 +90,7 @@ impl Layers {
         let path = rest.to_ascii_lowercase().replace("__", ".");
         let Some(listener) = path.strip_prefix("listener.") else { return Ok(path) };
         let indexed = listener.split_once('.').and_then(|(index, key)| {
-            let index: usize = index.parse().ok()?;
+            let index = index.parse::<usize>().ok()?;
             (index <= self.listeners.len()).then_some((index, key))
         });
         let Some((index, key)) = indexed else {
@@ -208,6 +208,10 @@ impl Raw {
             Self::Other(kind) => (*kind).into(),
         }
     }
+}
+
+fn listener_index(rest: &str) -> Option<usize> {
+    rest.strip_prefix("LISTENER__")?.split("__").next()?.parse().ok()
 }
 
 /// A key part as one would write it; quoted when it is not bare, so that `"a.b"` is not `a.b`.

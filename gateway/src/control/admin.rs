@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, extract::DefaultBodyLimit};
+use axum::{Json, Router};
 use core_affinity::CoreId;
+use crossbeam::channel::bounded;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -39,19 +40,19 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// Starts the control thread on `core`, or wherever the scheduler likes.
+    /// Starts the control thread on `core`, or wherever the scheduler likes; it answers when this returns.
     ///
     /// # Errors
-    /// The thread cannot be made.
+    /// The thread or its runtime cannot be made; neither is left.
     pub(crate) fn start(
         plane: Arc<Plane>,
         listener: StdListener,
         connections_max: u16,
         core: Option<usize>,
     ) -> Result<Self, StartError> {
-        let thread = "kcp-control".to_owned();
-        let failed = |source| StartError::Thread { thread: "kcp-control".into(), source };
+        let failed = |source| StartError::Control { source };
         let metrics = Metrics::new(Arc::clone(&plane)).map_err(io::Error::other).map_err(failed)?;
+        let (say, up) = bounded(1);
         let (stop, stopped) = oneshot::channel();
         let body = move || {
             if let Some(id) = core {
@@ -59,12 +60,21 @@ impl Admin {
                 let _ = core_affinity::set_for_current(CoreId { id });
             }
             let kind = plane.probe.kind;
-            let serve = serve(router(plane, metrics), listener, connections_max, stopped);
-            if let Err(error) = block_on(kind, serve) {
+            let tasks = async {
+                let listener = TcpListener::from_std(listener)?;
+                let _ = say.try_send(Ok(()));
+                serve(router(plane, metrics), listener, connections_max, stopped).await
+            };
+            if let Err(error) = block_on(kind, tasks) {
                 tracing::error!(%error, "the admin server ended");
+                let _ = say.try_send(Err(error));
             }
         };
-        let thread = thread::Builder::new().name(thread).spawn(body).map_err(failed)?;
+        let name = "kcp-control".to_owned();
+        let thread = thread::Builder::new().name(name.clone()).spawn(body);
+        let thread = thread.map_err(|source| StartError::Thread { thread: name, source })?;
+        let up = up.recv().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")));
+        up.map_err(failed)?;
         Ok(Self { thread, stop })
     }
 
@@ -92,11 +102,10 @@ fn block_on(kind: DriverKind, tasks: impl Future<Output = io::Result<()>>) -> io
 
 async fn serve(
     router: Router,
-    listener: StdListener,
+    listener: TcpListener,
     connections_max: u16,
     mut stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(connections_max.into()));
     let mut connections = JoinSet::new();
     loop {
@@ -168,7 +177,27 @@ fn router(plane: Arc<Plane>, metrics: Metrics) -> Router {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(same_origin))
         .with_state(Context { plane, metrics })
+}
+
+/// Refuses changes that a page of another site makes an operator's browser ask for.
+async fn same_origin(request: Request, next: Next) -> Response {
+    if request.method().is_safe() || is_ours(request.headers()) {
+        next.run(request).await
+    } else {
+        problem(StatusCode::FORBIDDEN, "asked for by a page of another site")
+    }
+}
+
+fn is_ours(headers: &HeaderMap) -> bool {
+    match (headers.get(header::ORIGIN), headers.get(header::HOST)) {
+        (None, _) => true,
+        (Some(origin), Some(host)) => {
+            origin.as_bytes().strip_prefix(b"http://") == Some(host.as_bytes())
+        }
+        (Some(_), None) => false,
+    }
 }
 
 /// Every error of the API looks like this.

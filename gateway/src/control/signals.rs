@@ -64,8 +64,10 @@ impl Signals {
 
     fn drain(&self, gateway: &Gateway) {
         let timeout = gateway.drain_timeout();
-        let left = gateway.stats().get(Stat::Sessions);
-        tracing::info!(sessions = left, timeout_s = timeout.as_secs(), "asked to stop: draining");
+        tracing::info!(
+            timeout_s = timeout.as_secs(),
+            "asked to stop; asked again, without waiting"
+        );
         match gateway.drain_within(timeout, &self.stop) {
             Drained::Empty => tracing::info!("the last session has ended"),
             Drained::TimedOut => tracing::warn!("drain.timeout_s is up; ending what is left"),

@@ -60,19 +60,7 @@ pub(super) fn build(parts: Vec<Part>, life: &Arc<Life>) -> Result<Built, StartEr
         let (go, wait) = bounded(1);
         let (index, name) = (part.index, format!("kcp-shard-{}", part.index));
         let (say, life) = (say.clone(), Arc::clone(life));
-        let body = move || {
-            let run = catch_unwind(AssertUnwindSafe(|| run_any(part, &say, &wait)));
-            let cause = match run {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error.to_string(),
-                Err(panic) => format!("panic: {}", panic_message(panic.as_ref())),
-            };
-            let failure = ShardFailure { shard: index, cause };
-            tracing::error!(shard = index, cause = %failure.cause, "shard ended");
-            // Whichever of the two is listened to: the start, or the life after it.
-            let _ = say.try_send(Progress::Failed(index, io::Error::other(failure.cause.clone())));
-            life.fail(failure);
-        };
+        let body = move || watch(index, &life, &say, || run_any(part, &say, &wait));
         match thread::Builder::new().name(name.clone()).spawn(body) {
             Ok(thread) => built.threads.push(thread),
             Err(source) => {
@@ -133,6 +121,19 @@ impl Built {
             let _ = thread.join();
         }
     }
+}
+
+/// Runs a shard and makes its end known, whatever ends it.
+fn watch(index: usize, life: &Life, say: &Sender<Progress>, run: impl FnOnce() -> io::Result<()>) {
+    let cause = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => format!("panic: {}", panic_message(panic.as_ref())),
+    };
+    tracing::error!(shard = index, %cause, "shard ended");
+    // Whichever of the two is listened to: the start, or the life after it.
+    let _ = say.try_send(Progress::Failed(index, io::Error::other(cause.clone())));
+    life.fail(ShardFailure { shard: index, cause });
 }
 
 fn silent_death() -> StartError {
@@ -204,4 +205,35 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("without a message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_but_the_asked_one_is_a_failure() {
+        type End = fn() -> io::Result<()>;
+        let ends: [(End, Option<&str>); 4] = [
+            (|| Ok(()), None),
+            (|| Err(io::Error::other("the ring is gone")), Some("the ring is gone")),
+            (|| panic!("a plain panic"), Some("panic: a plain panic")),
+            (|| panic!("panic {}", 7), Some("panic: panic 7")),
+        ];
+        for (end, cause) in ends {
+            let life = Life::new();
+            let (say, progress) = bounded(2);
+            watch(3, &life, &say, end);
+            let failure = life.failures().try_recv().ok();
+            let expected = cause.map(|cause| ShardFailure { shard: 3, cause: cause.into() });
+            assert_eq!(failure, expected);
+            assert_eq!(life.is_dead(3), cause.is_some());
+            assert_eq!(
+                life.not_ready(),
+                Some(failure.map_or("starting".into(), |f| f.to_string()))
+            );
+            let told = matches!(progress.try_recv(), Ok(Progress::Failed(3, _)));
+            assert_eq!(told, cause.is_some());
+        }
+    }
 }

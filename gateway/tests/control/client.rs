@@ -1,0 +1,44 @@
+//! The smallest client there is: one segment at a time, written by hand.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+/// A client with one conversation.
+pub(crate) struct Client {
+    socket: UdpSocket,
+    conv: u32,
+}
+
+impl Client {
+    pub(crate) fn new(gateway: SocketAddr, conv: u32) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(gateway).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { socket, conv }
+    }
+
+    /// Sends a first message.
+    pub(crate) fn knock(&self) {
+        let message = b"hello";
+        let mut datagram = Vec::new();
+        datagram.extend(self.conv.to_le_bytes());
+        datagram.extend([81, 0]); // PUSH, last fragment
+        datagram.extend(128_u16.to_le_bytes()); // window
+        datagram.extend([0; 12]); // ts, sn, una
+        datagram.extend(5_u32.to_le_bytes());
+        datagram.extend(message);
+        self.socket.send(&datagram).unwrap();
+    }
+
+    /// Sends a first message and returns when its echo has come.
+    pub(crate) fn establish(&self) {
+        self.knock();
+        let mut datagram = [0; 1500];
+        loop {
+            let len = self.socket.recv(&mut datagram).expect("an echo");
+            if datagram[..len].ends_with(b"hello") {
+                return;
+            }
+        }
+    }
+}
