@@ -153,6 +153,11 @@ impl World {
     fn step(&mut self, at_us: u64) {
         self.now_us = at_us;
         let now = self.now();
+        for index in 0..2 {
+            // The clock went where the wheel said at most: no deadline lies behind it.
+            let late = self.wheel.deadline(index).map_or(0, |deadline| now.since(deadline));
+            assert!(late <= 0, "the wheel woke nobody for end {index}, {late} ms ago");
+        }
         let mut expired = [false; 2];
         while let Some(index) = self.wheel.pop(now) {
             expired[index as usize] = true;
@@ -164,10 +169,12 @@ impl World {
             if expired || acts || !arrived.is_empty() {
                 self.turn(at, expired, &arrived);
             }
-            // The wheel and the conversations agree: nobody's deadline was missed.
-            if let Some(deadline) = self.wheel.deadline(u32::from(at == 1)) {
-                assert!(deadline.since(now) >= 0, "end {at} was not called in time");
-            }
+            let promised = self.peers[at].deadline_quietly(now);
+            assert_eq!(
+                self.wheel.deadline(u32::from(at == 1)),
+                promised,
+                "end {at}'s deadline moved"
+            );
         }
     }
 
