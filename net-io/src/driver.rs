@@ -162,10 +162,16 @@ pub trait Driver {
     fn recv(&mut self) -> Option<Datagram<'_>>;
 
     /// Room for one datagram of up to `len_max` bytes. When the arena is full, what is queued is submitted first.
+    ///
+    /// # Panics
+    /// When `len_max` is over 65,535: no datagram is longer.
     fn slot(&mut self, len_max: usize) -> &mut [u8];
 
     /// Queues the first `len` bytes of the slot last returned. Consecutive datagrams of equal size (the last may be
     /// shorter) to one destination leave as one train where the socket can.
+    ///
+    /// # Panics
+    /// When `len` is more than the slot, or the socket is not this driver's.
     fn queue(&mut self, len: usize, to: &Destination);
 
     /// A handle with which any thread ends this driver's wait.

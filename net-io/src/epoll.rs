@@ -289,3 +289,26 @@ const SENDS_MAX: usize = 64;
 const TRAINS_MAX: usize = 1024;
 /// Sockets one epoll_wait reports; the others come next turn.
 const EVENTS_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::SocketOptions;
+
+    /// A busy socket's backlog comes in one turn, not one table at a time.
+    #[test]
+    fn a_turn_takes_more_than_one_call_can() {
+        const COUNT: usize = 2 * RECEIVES_MAX + 9;
+        let mut driver = EpollDriver::new(&DriverConfig::default()).unwrap();
+        let socket =
+            UdpSocket::bind(([127, 0, 0, 1], 0).into(), &SocketOptions::default()).unwrap();
+        let addr = socket.local_addr().unwrap();
+        driver.add_socket(socket).unwrap();
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..COUNT {
+            peer.send_to(b"x", addr).unwrap();
+        }
+        driver.submit_and_wait(Some(Now(0))).unwrap();
+        assert_eq!(std::iter::from_fn(|| driver.recv().map(drop)).count(), COUNT);
+    }
+}

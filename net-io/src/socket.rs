@@ -39,7 +39,7 @@ impl UdpSocket {
     /// Binds one socket, which nobody else can share.
     ///
     /// # Errors
-    /// [`BindError`](crate::socket::BindError) with the address, the cause and the remedy.
+    /// [`BindError`] with the address, the cause and the remedy.
     pub fn bind(addr: SocketAddr, options: &SocketOptions) -> Result<Self, BindError> {
         Self::open(addr, options, false).map_err(|source| BindError { addr, source })
     }

@@ -133,7 +133,7 @@ impl Ring {
         self.io.params().is_feature_min_timeout()
     }
 
-    /// Entries of the submission queue.
+    /// Entries of the submission queue, and the sends one turn can take.
     pub(super) fn submissions(&self) -> usize {
         self.memory.sends.len()
     }
@@ -159,20 +159,17 @@ impl Ring {
     ///
     /// # Errors
     /// The enter's. The ring cannot be used again.
+    ///
+    /// # Panics
+    /// With more sends than [`submissions`](Ring::submissions).
     pub(super) fn turn<'a>(
         &mut self,
         sends: impl Iterator<Item = Send<'a>>,
         wait: Wait,
     ) -> io::Result<()> {
-        let mut entry = 0;
-        for send in sends {
-            if entry == self.memory.sends.len() || self.io.submission().is_full() {
-                self.enter(Wait::Submit)?;
-                entry = 0;
-            }
-            let sqe = self.memory.send_entry(entry, &send);
-            self.push(&sqe)?;
-            entry += 1;
+        for (index, send) in sends.enumerate() {
+            let entry = self.memory.send_entry(index, &send);
+            self.push(&entry)?;
         }
         self.enter(wait)
     }

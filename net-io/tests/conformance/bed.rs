@@ -48,6 +48,8 @@ impl Bed for UringBed {
     fn saw_dry_buffers(counters: &Counters) {
         assert!(counters.rx_dry >= 1, "the buffer ring never ran dry: {counters:?}");
         assert!(counters.rx_rearmed >= counters.rx_dry);
+        // Buffers that do not come back make it run dry more and more often.
+        assert!(counters.rx_dry <= counters.rx_datagrams / 2, "buffers were lost: {counters:?}");
     }
 
     fn bind(&mut self, addr: SocketAddr, options: &SocketOptions) -> (UdpSocket, SocketAddr) {

@@ -172,6 +172,11 @@ pub(crate) fn gathering_takes_its_time<B: Bed>(bed: &mut B) {
     let before = server.driver.now();
     assert_eq!(server.turn_at_once().len(), 3);
     assert!(server.driver.now().0 >= before.0 + u64::from(GATHER_US));
+
+    // Without a deadline as well: fewer than wanted are enough once the time is over.
+    client.queue(b"x", server.addr);
+    client.poll();
+    assert_eq!(server.turn(None).len(), 1);
 }
 
 pub(crate) fn gathering_ends_with_the_deadline<B: Bed>(bed: &mut B) {
