@@ -8,10 +8,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kcp_core::{FlushPolicy, KcpConfig};
 use net_io::IoChoice;
+use netem::LinkConfig;
 
 use crate::check::Check;
 use crate::convs::ConvChoice;
 use crate::demo::Demo;
+use crate::impair::Impair;
 use crate::progress::ProgressMode;
 use crate::scenario::{Load, Protocol, Scenario, profile_game, profile_reference};
 use crate::sources::Sources;
@@ -35,7 +37,67 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// A gateway and a load in one process: nothing to set up
     Demo(DemoArgs),
+    /// A bad network: forwards the datagrams of any UDP clients to a server, and loses, delays, reorders some
+    Impair(ImpairArgs),
 }
+
+/// `kcp-loadgen impair`. Everything applies to both directions, each with its own dice.
+#[derive(Debug, Args)]
+pub struct ImpairArgs {
+    /// Where clients send, HOST:PORT; port 0 takes a free one and prints it
+    #[arg(long, value_name = "ADDR")]
+    pub listen: String,
+    /// The server, HOST:PORT
+    #[arg(long, value_name = "ADDR")]
+    pub target: String,
+    /// Datagrams lost
+    #[arg(long, value_name = "P%", default_value = "0%")]
+    pub loss: Chance,
+    /// Time on the way
+    #[arg(long, default_value = "0ms", value_parser = humantime::parse_duration)]
+    pub delay: Duration,
+    /// At most so much longer on the way, evenly distributed; the order is kept
+    #[arg(long, default_value = "0ms", value_parser = humantime::parse_duration)]
+    pub jitter: Duration,
+    /// Datagrams held back so that later ones overtake them
+    #[arg(long, value_name = "P%", default_value = "0%")]
+    pub reorder: Chance,
+    /// How long those are held back
+    #[arg(long, default_value = "10ms", value_parser = humantime::parse_duration)]
+    pub reorder_by: Duration,
+    /// Datagrams that arrive twice
+    #[arg(long, value_name = "P%", default_value = "0%")]
+    pub duplicate: Chance,
+    /// Datagrams that arrive with one bit flipped
+    #[arg(long, value_name = "P%", default_value = "0%")]
+    pub corrupt: Chance,
+    /// Bits per second of all clients together: 512kbit, 10mbit, 1gbit [default: no limit]
+    #[arg(long)]
+    pub rate: Option<BitRate>,
+    /// Makes the dice repeatable [default: random, printed]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Clients at once; each has a socket of its own towards the server
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..=65_534))]
+    pub clients: u16,
+    /// A client silent for this long is forgotten
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub idle_timeout: Duration,
+    /// End after this time [default: at SIGINT or SIGTERM]
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// How datagrams are moved
+    #[arg(long, default_value = "auto")]
+    pub io: IoArg,
+}
+
+/// A percentage, in parts per million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chance(pub u32);
+
+/// Bits per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BitRate(pub u64);
 
 /// `kcp-loadgen demo`.
 #[derive(Debug, Args)]
@@ -280,9 +342,11 @@ pub struct ValueError(&'static str);
 /// Why the flags make no scenario.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
-    /// The target has no address.
-    #[error("--target {target}: {reason}; write HOST:PORT, e.g. 127.0.0.1:4000 or [::1]:4000")]
+    /// A name has no address.
+    #[error("{flag} {target}: {reason}; write HOST:PORT, e.g. 127.0.0.1:4000 or [::1]:4000")]
     Target {
+        /// `--target` or `--listen`.
+        flag: &'static str,
         /// As given.
         target: String,
         /// What is wrong with it.
@@ -309,7 +373,7 @@ impl RunArgs {
     /// # Errors
     /// The flag, its value, the limit and the fix.
     pub fn scenario(&self) -> Result<Scenario, UsageError> {
-        let target = resolve(&self.target)?;
+        let target = resolve("--target", &self.target)?;
         let sources = match &self.load.sources {
             Some(sources) => sources.clone(),
             None => Sources::single(own_address(target)?),
@@ -342,6 +406,35 @@ impl DemoArgs {
             seed: self.seed.unwrap_or_else(crate::seed::fresh),
             checks: self.output.check.clone(),
         }
+    }
+}
+
+impl ImpairArgs {
+    /// The bad network that the flags describe.
+    ///
+    /// # Errors
+    /// An address that is none.
+    pub fn impair(&self) -> Result<Impair, UsageError> {
+        let listen = resolve("--listen", &self.listen)?;
+        let target = resolve("--target", &self.target)?;
+        let mut impair = Impair::new(listen, target, own_address(target)?);
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        impair.link = LinkConfig {
+            loss_ppm: self.loss.0,
+            delay_us: micros(self.delay),
+            jitter_us: micros(self.jitter),
+            reorder_ppm: self.reorder.0,
+            reorder_us: micros(self.reorder_by),
+            duplicate_ppm: self.duplicate.0,
+            corrupt_ppm: self.corrupt.0,
+            rate_bits_per_s: self.rate.map_or(0, |rate| rate.0),
+            ..LinkConfig::default()
+        };
+        impair.seed = self.seed.unwrap_or(impair.seed);
+        impair.clients_max = self.clients;
+        impair.idle_timeout = self.idle_timeout;
+        impair.io = self.io.choice();
+        Ok(impair)
     }
 }
 
@@ -481,6 +574,42 @@ impl FromStr for Windows {
     }
 }
 
+impl FromStr for Chance {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let percent =
+            text.trim().strip_suffix('%').and_then(|text| text.trim().parse::<f64>().ok());
+        match percent {
+            Some(percent) if (0.0..=100.0).contains(&percent) => {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "0 to 1,000,000"
+                )]
+                let ppm = (percent * 10_000.0).round() as u32;
+                Ok(Self(ppm))
+            }
+            _ => Err(ValueError("write a percentage, e.g. 5% or 0.1%")),
+        }
+    }
+}
+
+impl FromStr for BitRate {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let units = [("kbit", 1_000), ("mbit", 1_000_000), ("gbit", 1_000_000_000_u64)];
+        units
+            .into_iter()
+            .find_map(|(unit, scale)| Some((text.trim().strip_suffix(unit)?, scale)))
+            .and_then(|(number, scale)| number.trim().parse::<u64>().ok()?.checked_mul(scale))
+            .filter(|rate| *rate > 0)
+            .map(Self)
+            .ok_or(ValueError("write a whole number and kbit, mbit or gbit, e.g. 10mbit"))
+    }
+}
+
 fn parse_rate(text: &str) -> Result<Rate, ValueError> {
     let error = ValueError("write messages per second per session, e.g. 0.1 or 10; 0 = idle");
     match text.parse::<f64>() {
@@ -493,8 +622,8 @@ fn parse_rate(text: &str) -> Result<Rate, ValueError> {
 }
 
 /// The first address of `target`.
-fn resolve(target: &str) -> Result<SocketAddr, UsageError> {
-    let error = |reason: String| UsageError::Target { target: target.to_owned(), reason };
+fn resolve(flag: &'static str, target: &str) -> Result<SocketAddr, UsageError> {
+    let error = |reason: String| UsageError::Target { flag, target: target.to_owned(), reason };
     let mut addrs = target.to_socket_addrs().map_err(|source| error(source.to_string()))?;
     addrs.next().ok_or_else(|| error("no address".to_owned()))
 }

@@ -500,12 +500,12 @@ impl Speech {
 }
 
 /// The protocol's clock: the driver's, in milliseconds, wrapping.
-fn millis(now: Now) -> Millis {
+pub(crate) fn millis(now: Now) -> Millis {
     Millis(low32(now.as_millis()))
 }
 
 /// The driver's time of a protocol deadline that lies within 24 days of `now`.
-fn at_millis(now: Now, deadline: Millis) -> Now {
+pub(crate) fn at_millis(now: Now, deadline: Millis) -> Now {
     let ahead = deadline.since(millis(now));
     Now(now.as_millis().saturating_add_signed(i64::from(ahead)) * 1000)
 }

@@ -27,6 +27,7 @@ pub mod convs;
 pub mod demo;
 mod fleet;
 pub mod host;
+pub mod impair;
 mod ledger;
 mod live;
 pub mod meter;

@@ -5,12 +5,15 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use kcp_loadgen::cli::{Cli, Command, DemoArgs, OutputArgs, RunArgs};
+use crossbeam::channel::{after, never, select, tick};
+use kcp_loadgen::cli::{Cli, Command, DemoArgs, ImpairArgs, OutputArgs, RunArgs, UsageError};
 use kcp_loadgen::demo::demo;
+use kcp_loadgen::impair::Proxy;
 use kcp_loadgen::{Report, run_with};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -18,6 +21,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Demo(args) => show(&args),
+        Command::Impair(args) => disturb(&args),
     };
     result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "error: {error:#}");
@@ -28,10 +32,7 @@ fn main() -> ExitCode {
 fn run(args: &RunArgs) -> Result<ExitCode> {
     let scenario = match args.scenario() {
         Ok(scenario) => scenario,
-        Err(error) => {
-            writeln!(io::stderr(), "error: {error}")?;
-            return Ok(ExitCode::from(BAD_USAGE));
-        }
+        Err(error) => return bad_usage(&error),
     };
     let json = open_json(&args.output)?;
     let stop = stop_on_signal()?;
@@ -44,6 +45,39 @@ fn show(args: &DemoArgs) -> Result<ExitCode> {
     let stop = stop_on_signal()?;
     let report = demo(&args.demo(), args.output.progress.mode(), &stop, &mut io::stdout().lock())?;
     finish(&report, json)
+}
+
+fn disturb(args: &ImpairArgs) -> Result<ExitCode> {
+    let config = match args.impair() {
+        Ok(config) => config,
+        Err(error) => return bad_usage(&error),
+    };
+    let stop = stop_on_signal()?;
+    let proxy = Proxy::start(&config)?;
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "listening on {}, target {}, seed {}",
+        proxy.listen_addr(),
+        config.target,
+        config.seed
+    )?;
+    out.flush()?;
+    let end = args.duration.map_or_else(never, after);
+    let look = tick(LOOK_EVERY);
+    while !stop.load(Ordering::Relaxed) && !proxy.has_failed() {
+        select! {
+            recv(end) -> _ => break,
+            recv(look) -> _ => {}
+        }
+    }
+    proxy.stop()?.write_table(&mut out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bad_usage(error: &UsageError) -> Result<ExitCode> {
+    writeln!(io::stderr(), "error: {error}")?;
+    Ok(ExitCode::from(BAD_USAGE))
 }
 
 /// Prints and writes the results.
@@ -90,3 +124,4 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>> {
 
 const RUNTIME_FAILURE: u8 = 1;
 const BAD_USAGE: u8 = 2;
+const LOOK_EVERY: Duration = Duration::from_millis(50);

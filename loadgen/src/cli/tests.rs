@@ -98,3 +98,51 @@ fn refusals_name_the_flag_the_value_and_the_fix() {
     let error = args.scenario().unwrap_err().to_string();
     assert!(error.contains("--target 127.0.0.1") && error.contains("HOST:PORT"), "{error}");
 }
+
+fn impair(flags: &str) -> Result<Impair, String> {
+    let line = format!("kcp-loadgen impair --target 127.0.0.1:4000 {flags}");
+    let cli = Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())?;
+    let Command::Impair(args) = cli.command else { panic!("not impair") };
+    args.impair().map_err(|error| error.to_string())
+}
+
+#[test]
+fn impair_reaches_the_link() {
+    let made = impair(
+        "--listen 127.0.0.1:0 --loss 5% --delay 40ms --jitter 10ms --reorder 2% --duplicate 1% --corrupt 0.01% --rate 10mbit \
+         --seed 3 --clients 9",
+    )
+    .unwrap();
+    let wanted = LinkConfig {
+        loss_ppm: 50_000,
+        delay_us: 40_000,
+        jitter_us: 10_000,
+        reorder_ppm: 20_000,
+        reorder_us: 10_000,
+        duplicate_ppm: 10_000,
+        corrupt_ppm: 100,
+        rate_bits_per_s: 10_000_000,
+        ..LinkConfig::default()
+    };
+    assert_eq!(made.link, wanted);
+    assert_eq!((made.seed, made.clients_max), (3, 9));
+    for (flags, part) in [
+        ("--listen 127.0.0.1:0 --loss 5", "0.1%"),
+        ("--listen 127.0.0.1:0 --loss 101%", "101%"),
+        ("--listen 127.0.0.1:0 --rate 10", "10mbit"),
+        ("--listen 127.0.0.1:0 --rate 0kbit", "0kbit"),
+        ("--listen 4000", "--listen 4000"),
+    ] {
+        let error = impair(flags).unwrap_err();
+        assert!(error.contains(part), "{flags}: {error}");
+    }
+}
+
+#[test]
+fn the_demo_has_ten_thousand_sessions() {
+    let cli = Cli::try_parse_from(["kcp-loadgen", "demo"]).unwrap();
+    let Command::Demo(args) = cli.command else { panic!("not demo") };
+    let demo = args.demo();
+    assert_eq!(demo.sessions, 10_000);
+    assert_eq!(demo.load, Load::Open { period: Duration::from_millis(500) });
+}
