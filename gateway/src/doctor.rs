@@ -54,9 +54,8 @@ impl Verdict {
 pub fn examine(config: &Config) -> Vec<Finding> {
     let sizes = Sizes::of(config, &Host::look());
     let proc = Proc::read(Path::new("/proc"));
-    let (driver, kind) = driver(config, &proc);
-    let mut findings = vec![driver];
-    findings.push(memlock(&sizes, config, kind, &proc));
+    let mut findings = vec![driver(config, &proc)];
+    findings.push(memlock(&sizes, config, &proc));
     findings.push(files(&sizes, config, &proc));
     findings.push(buffer("rmem_max", config.io.recv_buffer_bytes, proc.rmem_max, &proc));
     findings.push(buffer("wmem_max", config.io.send_buffer_bytes, proc.wmem_max, &proc));
@@ -148,7 +147,7 @@ fn limit(limits: &str, name: &str) -> Option<Limit> {
     Some(Limit { soft: value()?, hard: value()? })
 }
 
-fn driver(config: &Config, proc: &Proc) -> (Finding, Option<DriverKind>) {
+fn driver(config: &Config, proc: &Proc) -> Finding {
     let sysctl = proc.io_uring_disabled.map_or("absent".into(), |n| n.to_string());
     let wanted = match config.io.driver {
         IoChoice::Auto => "io_uring, or epoll where it is refused",
@@ -170,25 +169,24 @@ fn driver(config: &Config, proc: &Proc) -> (Finding, Option<DriverKind>) {
                 finding.fix =
                     Some("the reason says what to allow; or choose it: --io epoll".into());
             }
-            (finding, Some(probe.kind))
         }
         Err(error) => {
             finding.verdict = Verdict::Missing;
             finding.found = format!("{}; kernel.io_uring_disabled is {sysctl}", error.cause);
             finding.fix = Some(error.remedy);
-            (finding, None)
         }
     }
+    finding
 }
 
 /// Rings are charged to the user's locked memory, unless the process may lock what it likes.
-fn memlock(sizes: &Sizes, config: &Config, kind: Option<DriverKind>, proc: &Proc) -> Finding {
+fn memlock(sizes: &Sizes, config: &Config, proc: &Proc) -> Finding {
     let rings = u64::from(sizes.shards) + 1;
     let needed = rings * u64::from(config.io.buffers) * RING_BYTES_PER_BUFFER;
     let soft = proc.memlock.map(|limit| limit.soft);
     let exempt = proc.can(CAP_IPC_LOCK);
     let is_enough = exempt
-        || kind != Some(DriverKind::Uring)
+        || config.io.driver == IoChoice::Epoll
         || soft.flatten().is_none_or(|soft| soft >= needed);
     let found = match soft {
         _ if exempt => "no limit for this process (CAP_IPC_LOCK)".into(),
@@ -346,7 +344,7 @@ mod tests {
         let sizes = Sizes::of(&config, &host);
         let low = Some(Limit { soft: Some(10), hard: Some(10) });
         let proc = Proc { memlock: low, files: low, rmem_max: Some(212_992), ..Proc::default() };
-        let memlock = memlock(&sizes, &config, Some(DriverKind::Uring), &proc);
+        let memlock = memlock(&sizes, &config, &proc);
         assert_eq!(memlock.verdict, Verdict::Poor);
         assert!(memlock.fix.unwrap().contains("LimitMEMLOCK="));
         let files = files(&sizes, &config, &proc);

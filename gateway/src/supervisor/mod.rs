@@ -165,12 +165,15 @@ impl Gateway {
         }
         let (deadline, check) = (after(deadline), tick(DRAIN_CHECK));
         loop {
+            if self.failure().is_some() {
+                return Drained::Failed;
+            }
             if self.plane.is_drained() {
                 return Drained::Empty;
             }
             select! {
                 recv(interrupt) -> _ => return Drained::Interrupted,
-                recv(self.failures()) -> _ => return Drained::Failed,
+                recv(self.failures()) -> _ => {}
                 recv(deadline) -> _ => return Drained::TimedOut,
                 recv(check) -> _ => {}
             }
@@ -375,3 +378,63 @@ fn parts(
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
 /// Linux's number for "address family not supported", on every architecture.
 const EAFNOSUPPORT: i32 = 97;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Auto;
+    use crate::control::signals::Signals;
+    use crate::metrics::Metrics;
+    use net_io::IoChoice;
+
+    fn gateway() -> Gateway {
+        let listeners = vec![Listener::new("127.0.0.1:0".parse().unwrap())];
+        let mut config = Config { listeners, ..Config::default() };
+        config.admin.listen = None;
+        config.shards.count = Auto::Exactly(2);
+        config.shards.pin = false;
+        config.io.driver = IoChoice::Epoll;
+        Gateway::start(config).unwrap()
+    }
+
+    #[test]
+    fn a_dead_shard_is_seen_everywhere_and_ends_the_process() {
+        let gateway = gateway();
+        assert_eq!(gateway.plane.life.not_ready(), None);
+        let failure = ShardFailure { shard: 1, cause: "panic: gone".into() };
+        gateway.plane.life.fail(failure.clone());
+        assert_eq!(gateway.status().not_ready.as_deref(), Some("shard 1 ended: panic: gone"));
+        let metrics = Metrics::new(Arc::clone(&gateway.plane)).unwrap().render().unwrap();
+        for line in [
+            "kcp_gateway_shard_up{shard=\"0\"} 1\n",
+            "kcp_gateway_shard_up{shard=\"1\"} 0\n",
+            "kcp_gateway_ready 0\n",
+        ] {
+            assert!(metrics.contains(line), "{line}{metrics}");
+        }
+        assert_eq!(
+            gateway.drain_within(Duration::from_secs(3600), &never::<()>()),
+            Drained::Failed
+        );
+        // The news was taken by nobody who waits for it: it still ends the service.
+        gateway.plane.life.fail(failure.clone());
+        assert_eq!(Signals::catch().unwrap().serve(gateway), Err(failure));
+    }
+
+    #[test]
+    fn a_shard_that_takes_no_commands_is_named() {
+        let gateway = gateway();
+        let stopped = gateway.plane.life.advance(&[Lifecycle::Serve], Lifecycle::Stop);
+        assert_eq!(stopped, Ok(Lifecycle::Serve));
+        assert_eq!(gateway.drain(), Err(CommandError::State(Lifecycle::Stop)));
+        gateway.plane.stop();
+        let refused = loop {
+            // Until the threads are gone, the queue takes what nobody will read.
+            match gateway.plane.command(&ShardCommand::Undrain) {
+                Ok(()) => {}
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refused, CommandError::Dead(_) | CommandError::Stuck(_)), "{refused}");
+    }
+}
