@@ -531,7 +531,9 @@ impl Kcp {
         }
         let window = self.congestion.window(config, u32::from(self.rmt_wnd));
         let open = window.wrapping_sub(self.space.numbered()).cast_signed() > 0;
-        (open || fresh).then_some(self.ts_flush)
+        // Without a flush for a long time, or ever, the interval clock says nothing.
+        let recent = self.ts_flush.since(now).cast_unsigned() <= config.interval;
+        (open || fresh).then_some(if recent { self.ts_flush } else { now })
     }
 }
 

@@ -1,0 +1,233 @@
+//! Strict input: a datagram that breaks a rule changes nothing, and nothing a peer sends grows without bound.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use kcp_core::wire::{Command, HEADER_LEN, Header};
+use kcp_core::{Conv, Cx, InputError, Kcp, KcpConfig, Millis, Sn, Store};
+use netem::Rng;
+use proptest::prelude::*;
+
+/// A conversation in mid-life: numbers 0 and 1 acknowledged, 2 and 3 in flight, 4 to 8 waiting for the window of 2; three
+/// messages received and one that is ahead of a gap.
+struct Victim {
+    kcp: Kcp,
+    config: KcpConfig,
+    store: Store,
+}
+
+const CONV: Conv = Conv(7);
+const NOW: Millis = Millis(100_000);
+
+impl Victim {
+    fn new() -> Self {
+        let config = KcpConfig { snd_wnd: 2, rcv_wnd: 128, ..KcpConfig::game() };
+        let mut victim = Self { kcp: Kcp::new(CONV), config, store: Store::new(1 << 20) };
+        for _ in 0..9 {
+            victim.cx(|kcp, cx| kcp.send(cx, b"message").unwrap());
+        }
+        victim.flush();
+        victim.input(&[ack(0, 2)]).unwrap();
+        victim.flush();
+        victim.input(&[push(0), push(1), push(2), push(4)]).unwrap();
+        victim
+    }
+
+    fn cx<R>(&mut self, call: impl FnOnce(&mut Kcp, &mut Cx<'_>) -> R) -> R {
+        call(&mut self.kcp, &mut Cx { config: &self.config, store: &mut self.store })
+    }
+
+    fn input(&mut self, segments: &[(Header, &[u8])]) -> Result<(), InputError> {
+        self.input_bytes(&datagram(segments))
+    }
+
+    fn input_bytes(&mut self, bytes: &[u8]) -> Result<(), InputError> {
+        self.cx(|kcp, cx| kcp.handle_datagram(cx, NOW, bytes, |_| false))
+    }
+
+    /// Returns the datagrams.
+    fn flush(&mut self) -> usize {
+        let mut buf = [0; 1_400];
+        self.cx(|kcp, cx| {
+            kcp.flush(cx, NOW);
+            std::iter::from_fn(|| kcp.poll_transmit(cx, NOW, &mut buf)).count()
+        })
+    }
+
+    /// Everything there is to know.
+    fn state(&self) -> String {
+        format!("{:?} {:?}", self.kcp, self.store)
+    }
+}
+
+fn push(sn: u32) -> (Header, &'static [u8]) {
+    (header(Command::Push, sn, 2), b"hello")
+}
+
+fn ack(sn: u32, una: u32) -> (Header, &'static [u8]) {
+    (header(Command::Ack, sn, una), b"")
+}
+
+fn header(cmd: Command, sn: u32, una: u32) -> Header {
+    Header { conv: CONV, cmd, frg: 0, wnd: 128, ts: NOW, sn: Sn(sn), una: Sn(una), len: 0 }
+}
+
+fn datagram(segments: &[(Header, &[u8])]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (header, payload) in segments {
+        let mut head = [0; HEADER_LEN];
+        let len = u32::try_from(payload.len()).unwrap();
+        Header { len, ..*header }.encode(&mut head);
+        bytes.extend(head);
+        bytes.extend(*payload);
+    }
+    bytes
+}
+
+#[test]
+fn a_broken_rule_anywhere_in_the_datagram_changes_nothing() {
+    let broken: [(Header, &[u8], InputError); 8] = [
+        (Header { conv: Conv(8), ..push(3).0 }, b"", InputError::WrongConv),
+        (header(Command::Wins, 0, 5), b"", InputError::UnaBeyondSent),
+        (header(Command::Push, 3, 5), b"", InputError::UnaBeyondSent),
+        (header(Command::Wins, 0, 4 + (1 << 30)), b"", InputError::UnaBeyondSent),
+        (ack(4, 2).0, b"", InputError::AckBeyondSent),
+        (Header { frg: 128, ..push(3).0 }, b"", InputError::FragmentBeyondWindow),
+        (ack(2, 2).0, b"x", InputError::PayloadOnControl),
+        (Header { frg: 1, ..header(Command::Wask, 0, 2) }, b"", InputError::PayloadOnControl),
+    ];
+    let mut victim = Victim::new();
+    let before = victim.state();
+    for (header, payload, rule) in broken {
+        for segments in [vec![(header, payload)], vec![push(3), ack(2, 3), (header, payload)]] {
+            assert_eq!(victim.input(&segments), Err(rule), "{header:?}");
+            assert_eq!(victim.state(), before, "{header:?}");
+        }
+    }
+    let mut truncated = datagram(&[push(3), push(5)]);
+    truncated.pop();
+    assert_eq!(victim.input_bytes(&truncated), Err(InputError::BadLength));
+    let mut unknown = datagram(&[push(3), push(5)]);
+    unknown[29 + 4] = 80;
+    assert_eq!(victim.input_bytes(&unknown), Err(InputError::UnknownCommand));
+    assert_eq!(victim.input_bytes(&unknown[..23]), Err(InputError::TooShort));
+    assert_eq!(victim.state(), before);
+}
+
+#[test]
+fn what_is_only_old_is_processed() {
+    let mut victim = Victim::new();
+    victim.input(&[ack(0, 0), ack(1, 1), push(0), (header(Command::Wask, 0, 1), b"")]).unwrap();
+    assert_eq!(victim.kcp.snd_una(), Sn(2), "an old una moves nothing back");
+    assert_eq!(victim.kcp.queue_lengths().acks, 5, "an old push is acknowledged again");
+}
+
+#[test]
+fn the_edge_of_what_was_sent_is_fine() {
+    let mut victim = Victim::new();
+    assert_eq!(victim.kcp.snd_nxt(), Sn(4));
+    victim.input(&[ack(3, 2)]).unwrap();
+    assert_eq!(victim.kcp.queue_lengths().snd_buf, 1);
+    victim.input(&[(header(Command::Wins, 0, 4), b"")]).unwrap();
+    assert_eq!(victim.kcp.queue_lengths().snd_buf, 0);
+}
+
+#[test]
+fn round_trip_samples_above_a_minute_are_not_believed() {
+    let mut victim = Victim::new();
+    let rto = victim.kcp.rto();
+    let (header, _) = ack(2, 2);
+    let late = Header { ts: Millis(NOW.0 - 60_001), ..header };
+    victim.input(&[(late, b"")]).unwrap();
+    assert_eq!(victim.kcp.rto(), rto);
+    assert_eq!(victim.kcp.snd_una(), Sn(3), "the ack itself counts");
+    let ahead = Header { ts: Millis(NOW.0 + 5), ..ack(3, 2).0 };
+    victim.input(&[(ahead, b"")]).unwrap();
+    assert_eq!((victim.kcp.rto(), victim.store.stats().rtt_samples_dropped), (rto, 2));
+}
+
+#[test]
+fn acks_owed_are_bounded() {
+    let mut victim = Victim::new();
+    for _ in 0..1_000 {
+        victim.input(&[push(0), push(1)]).unwrap();
+    }
+    assert_eq!(victim.kcp.queue_lengths().acks, 256, "twice the receive window");
+    assert_eq!(victim.store.stats().acks_dropped, 2_000 + 4 - 256);
+    assert!(victim.flush() < 6);
+}
+
+#[test]
+fn a_full_store_drops_pushes_unacknowledged_and_recovers() {
+    let mut victim = Victim::new();
+    victim.flush();
+    let room = victim.store.bytes_used() + 4_096;
+    let mut small = Victim { store: Store::new(room), ..Victim::new() };
+    small.kcp = Kcp::new(CONV);
+    let payload = [7; 1_000];
+    for sn in 0..20 {
+        small.input(&[(header(Command::Push, sn, 0), &payload)]).unwrap();
+    }
+    let taken = small.kcp.queue_lengths();
+    assert!(taken.rcv_queue > 0 && taken.rcv_queue < 20, "{taken:?}");
+    assert_eq!(taken.acks, taken.rcv_queue, "what was dropped is not acknowledged");
+    assert_eq!(small.store.stats().pushes_without_storage, 20 - taken.acks as u64);
+    assert!(small.store.bytes_used() <= room);
+    let mut buf = [0; 1_000];
+    while small.cx(|kcp, cx| kcp.recv(cx, &mut buf)).is_ok() {}
+    let next = u32::try_from(taken.rcv_queue).unwrap();
+    small.input(&[(header(Command::Push, next, 0), &payload)]).unwrap();
+    assert_eq!(small.cx(|kcp, cx| kcp.recv(cx, &mut buf)), Ok(1_000));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Mostly plausible datagrams near the victim's numbers: refused ones change nothing, taken ones stay in bounds.
+    #[test]
+    fn refused_is_unchanged_and_taken_is_bounded(seed: u64) {
+        let mut rng = Rng::new(seed);
+        let mut victim = Victim::new();
+        for _ in 0..20 {
+            let bytes = random_datagram(&mut rng);
+            let before = victim.state();
+            let checked = victim.kcp.check_datagram(&victim.config, &bytes);
+            prop_assert_eq!(victim.input_bytes(&bytes), checked);
+            if checked.is_err() {
+                prop_assert_eq!(victim.state(), before);
+            }
+            let queues = victim.kcp.queue_lengths();
+            prop_assert!(queues.acks <= 256 && queues.rcv_buf <= 128 && queues.rcv_queue <= 128);
+            if rng.below(4) == 0 {
+                victim.flush();
+            }
+        }
+        victim.cx(|kcp, cx| kcp.reset(cx.store));
+        prop_assert_eq!(victim.store.bytes_used(), 0);
+    }
+}
+
+fn random_datagram(rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for _ in 0..=rng.below(3) {
+        let mut small = |n| u32::try_from(rng.below(n)).unwrap();
+        let commands = [Command::Push, Command::Ack, Command::Wask, Command::Wins];
+        let cmd = commands[small(4) as usize];
+        let payload = vec![1; if cmd == Command::Push { small(30) as usize } else { 0 }];
+        let header = Header {
+            wnd: u16::try_from(small(300)).unwrap(),
+            frg: if small(4) == 0 { u8::try_from(small(140)).unwrap() } else { 0 },
+            ts: Millis(NOW.0.wrapping_sub(small(100_000))),
+            ..header(cmd, small(8).wrapping_sub(2), small(7).wrapping_sub(1))
+        };
+        let header = if small(10) > 0 && cmd != Command::Push {
+            Header { frg: 0, ..header }
+        } else {
+            header
+        };
+        bytes.extend(datagram(&[(header, &payload)]));
+    }
+    if rng.below(10) == 0 {
+        let at = usize::try_from(rng.below(bytes.len() as u64)).unwrap();
+        bytes[at] ^= 1 << rng.below(8);
+    }
+    bytes
+}
