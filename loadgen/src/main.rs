@@ -1,4 +1,5 @@
 //! `kcp-loadgen`: parse, do, exit.
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

@@ -1,0 +1,109 @@
+//! CPU time, as the kernel accounts it: to the nanosecond per thread, to the tick per core.
+
+use std::fs;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// The clock of all measurements in this package.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "a bench is about real time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// CPU time used so far by the living threads of a process, in user and kernel mode.
+///
+/// # Errors
+/// The process is gone, or the kernel keeps no scheduler statistics.
+pub(crate) fn of_process(pid: u32) -> Result<Duration> {
+    let mut total = 0;
+    let tasks = format!("/proc/{pid}/task");
+    for task in fs::read_dir(&tasks).with_context(|| format!("cannot list {tasks}"))? {
+        let path = task?.path().join("schedstat");
+        // A thread may end between listing and reading.
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let nanoseconds = text.split(' ').next().unwrap_or_default();
+        total += nanoseconds.parse::<u64>().with_context(|| format!("cannot parse {path:?}"))?;
+    }
+    Ok(Duration::from_nanos(total))
+}
+
+/// CPU time used by a process since it began, by threads that have ended too; to the tick of 10 ms.
+///
+/// # Errors
+/// The process is gone.
+pub(crate) fn of_process_ever(pid: u32) -> Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let ticks = process_ticks(&stat).with_context(|| format!("cannot parse {path}"))?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// utime + stime, the 14th and 15th field; the second is a name that may hold anything, in parentheses.
+fn process_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
+/// Time since the first call.
+pub(crate) fn uptime() -> Duration {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    FIRST.get_or_init(now).elapsed()
+}
+
+/// Time a core has not been idle since boot, whoever used it.
+///
+/// # Errors
+/// There is no such core.
+pub(crate) fn of_core(core: usize) -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let busy = busy_ticks(&stat, core).with_context(|| format!("no core {core} in /proc/stat"))?;
+    Ok(Duration::from_millis(busy * 1000 / TICKS_PER_SECOND))
+}
+
+/// user + nice + system + irq + softirq + steal of a core.
+fn busy_ticks(stat: &str, core: usize) -> Option<u64> {
+    let name = format!("cpu{core} ");
+    let line = stat.lines().find_map(|line| line.strip_prefix(&name))?;
+    let fields: Vec<u64> = line.split_whitespace().map_while(|f| f.parse().ok()).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = fields[..] else {
+        return None;
+    };
+    Some(user + nice + system + irq + softirq + steal)
+}
+
+/// What the kernel reports in, whatever it ticks with.
+const TICKS_PER_SECOND: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_shows_as_cpu_time() {
+        let before = of_process(std::process::id()).unwrap();
+        let end = now() + Duration::from_millis(20);
+        while now() < end {
+            std::hint::spin_loop();
+        }
+        assert!(of_process(std::process::id()).unwrap() > before);
+        assert!(of_process(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_process_is_charged_whatever_its_name() {
+        let stat = "7 (a) b 9 (c) R 1 2 3 4 5 6 7 8 9 10 50 25 0 0 20 0";
+        assert_eq!(process_ticks(stat), Some(75));
+        assert_eq!(process_ticks("7 (a"), None);
+        assert!(of_process_ever(std::process::id()).is_ok());
+    }
+
+    #[test]
+    fn idle_and_waiting_do_not_count_as_busy() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 2 4 1000 2000 8 16 32 0 0\ncpu1 1 1 1 1 1 1 1 1 0 0\n";
+        assert_eq!(busy_ticks(stat, 0), Some(63));
+        assert_eq!(busy_ticks(stat, 2), None);
+    }
+}
