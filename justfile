@@ -31,8 +31,7 @@ advisories:
     cargo deny --locked check advisories
 
 fuzz TARGET SECONDS="60":
-    mkdir -p target/corpus/{{TARGET}}
-    cargo fuzz run --fuzz-dir kcp-core/fuzz --sanitizer none {{TARGET}} target/corpus/{{TARGET}} kcp-core/fuzz/corpus/{{TARGET}} -- -max_total_time={{SECONDS}} -max_len=2000
+    cargo fuzz run --fuzz-dir kcp-core/fuzz --sanitizer none {{TARGET}} -- -max_total_time={{SECONDS}} -max_len=2000
 
 compare *ARGS:
     cargo run --release -p kcp-benches -- compare {{ARGS}}
