@@ -7,9 +7,10 @@
 pub(crate) mod life;
 mod threads;
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, after, bounded, never, select, tick};
@@ -205,8 +206,7 @@ impl Drop for Gateway {
 
 fn start(config: Config, source: Option<Source>) -> Result<Gateway, StartError> {
     let sizes = Sizes::of(&config, &Host::look());
-    let driver = config.io.to_driver();
-    let probe = Probe::run(config.io.driver, &driver)?;
+    let probe = probe(&config)?;
     let (config, absent, groups) = bind_all(config, usize::from(sizes.shards))?;
     let listeners = describe(&config, &groups);
     let listen_addrs = listeners.iter().map(|listener| listener.addr).collect();
@@ -249,6 +249,20 @@ fn start(config: Config, source: Option<Source>) -> Result<Gateway, StartError> 
     Ok(gateway)
 }
 
+/// Picks the driver on a thread of its own: a ring's teardown interrupts later system calls of the thread that had it
+/// (seen on Linux 6.18: EINTR from a receive with a timeout), and the caller's thread is not ours to disturb.
+fn probe(config: &Config) -> Result<Probe, StartError> {
+    let driver = config.io.to_driver();
+    let run = || Probe::run(config.io.driver, &driver);
+    let name = "kcp-probe".to_owned();
+    let failed = |source| StartError::Thread { thread: "kcp-probe".into(), source };
+    let outcome = thread::scope(|scope| {
+        let probing = thread::Builder::new().name(name).spawn_scoped(scope, run)?;
+        probing.join().map_err(|_| io::Error::other("it panicked"))
+    });
+    Ok(outcome.map_err(failed)??)
+}
+
 /// Binds a group per listener, one socket per shard. An optional listener that this host cannot have is left out of the
 /// configuration and named apart.
 fn bind_all(mut config: Config, shards: usize) -> Result<Bound, StartError> {
@@ -274,9 +288,8 @@ fn bind_all(mut config: Config, shards: usize) -> Result<Bound, StartError> {
     Ok((config, absent, groups))
 }
 
-fn is_unknown_family(error: &std::io::Error) -> bool {
-    error.raw_os_error() == Some(EAFNOSUPPORT)
-        || error.kind() == std::io::ErrorKind::AddrNotAvailable
+fn is_unknown_family(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 fn describe(config: &Config, groups: &[Vec<UdpSocket>]) -> Vec<BoundListener> {
