@@ -15,6 +15,12 @@ impl Now {
     pub const fn as_millis(self) -> u64 {
         self.0 / 1000
     }
+
+    /// The instant `ms` milliseconds later.
+    #[must_use]
+    pub const fn add_ms(self, ms: u32) -> Self {
+        Self(self.0.saturating_add(ms as u64 * 1000))
+    }
 }
 
 /// A socket of one driver, numbered from 0 in the order added.

@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod echo;
 pub mod framing;
+pub mod health;
 pub mod pool;
 pub mod proxy;
 pub mod route;
