@@ -61,6 +61,12 @@ impl Pool {
         self.blocks_used * BLOCK
     }
 
+    /// Bytes that an empty queue could take now.
+    #[must_use]
+    pub const fn bytes_free(&self) -> usize {
+        (self.blocks_max - self.blocks_used) * BLOCK
+    }
+
     /// The bound, in whole blocks.
     #[must_use]
     pub const fn bytes_max(&self) -> usize {
@@ -143,10 +149,6 @@ impl Pool {
         Some(())
     }
 
-    fn free_blocks(&self) -> usize {
-        self.blocks_max - self.blocks_used
-    }
-
     fn link(&self, block: u32) -> &Link {
         &self.links[block as usize]
     }
@@ -206,7 +208,7 @@ impl Queue {
         let start = if self.is_empty() { 0 } else { pool.link(self.head).start as usize };
         let held = (start + self.len()).div_ceil(BLOCK);
         let needed = (start + grown as usize).div_ceil(BLOCK);
-        if needed - held > pool.free_blocks() {
+        if needed - held > pool.blocks_max - pool.blocks_used {
             return Err(PoolFull);
         }
         let mut rest = bytes;
