@@ -113,9 +113,9 @@ pub fn demo(
 }
 
 fn config(demo: &Demo) -> Config {
-    let mut config = Config::default();
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    config.listeners = vec![Listener::new(any_port)];
+    let listeners = vec![Listener::new(any_port)];
+    let mut config = Config { listeners, ..Config::default() };
     config.admin.listen = Some(any_port);
     config.io.driver = demo.io;
     if let Some(shards) = demo.shards {

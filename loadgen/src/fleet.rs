@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcp_core::{Cx, FlushPolicy, KcpConfig, Millis, SendError, Store, Wheel, wire};
+use kcp_core::{Cx, FlushPolicy, KcpConfig, Millis, SendError, Stats, Store, Wheel, wire};
 use net_io::{Destination, Driver, Now, SocketId};
 
 use crate::client::{Desk, Session, State};
@@ -129,6 +129,32 @@ enum Pace {
     },
 }
 
+impl Timeline {
+    /// When the next stage begins or a message is due.
+    fn next_deadline(&self, now: Now, sessions: usize) -> Option<Now> {
+        let Self { window, give_up, pace } = self;
+        let stage_end = [window.start, window.end, *give_up].into_iter().find(|end| now < *end);
+        let sending = match pace {
+            Pace::Open { .. } => pace.next_before(window.end),
+            Pace::Closed { primed, .. } => {
+                ((*primed as usize) < sessions && now < window.end).then_some(now)
+            }
+            Pace::Idle => None,
+        };
+        [stage_end, sending].into_iter().flatten().min()
+    }
+}
+
+impl Pace {
+    /// When the schedule's next message before `end` is due.
+    fn next_before(&self, end: Now) -> Option<Now> {
+        match self {
+            Self::Open { round, .. } => round.peek().map(|slot| slot.at).filter(|at| *at < end),
+            Self::Closed { .. } | Self::Idle => None,
+        }
+    }
+}
+
 impl Fleet {
     /// A fleet whose sessions begin to start at `now`.
     pub(crate) fn new(plan: Arc<Plan>, share: Share, now: Now) -> Self {
@@ -196,16 +222,26 @@ impl Fleet {
         self.load = Some(Timeline { window, give_up, pace: Pace::Idle });
     }
 
+    /// What the protocol did; all zero when it is raw datagrams.
+    pub(crate) fn stats(&self) -> Stats {
+        match &self.speech {
+            Speech::Kcp(speech) => *speech.store.stats(),
+            Speech::Raw(_) => Stats::default(),
+        }
+    }
+
     pub(crate) fn stage(&self, now: Now) -> Stage {
-        let Some(Timeline { window, give_up, .. }) = &self.load else {
+        let Some(Timeline { window, give_up, pace }) = &self.load else {
             return Stage::Ramp;
         };
         let counts = &self.meter.counts;
+        // A slot just before the end may be sent just after it.
+        let unsent = pace.next_before(window.end).is_some();
         if now < window.start {
             Stage::Warmup
         } else if now < window.end {
             Stage::Measure
-        } else if counts.missing() > counts.corrupted && now < *give_up {
+        } else if (unsent || counts.missing() > counts.corrupted) && now < *give_up {
             Stage::Drain
         } else {
             Stage::Done
@@ -219,24 +255,8 @@ impl Fleet {
             Speech::Raw(_) => None,
         };
         let starting = self.ramp.peek().map(|slot| slot.at);
-        let (stage_end, sending) = match &self.load {
-            None => (None, None),
-            Some(timeline) => {
-                let Timeline { window, give_up, pace } = timeline;
-                let ends = [window.start, window.end, *give_up];
-                let sending = match pace {
-                    Pace::Open { round, .. } if now < window.end => {
-                        round.peek().map(|slot| slot.at)
-                    }
-                    Pace::Closed { primed, .. } if (*primed as usize) < self.sessions.len() => {
-                        Some(now)
-                    }
-                    Pace::Open { .. } | Pace::Closed { .. } | Pace::Idle => None,
-                };
-                (ends.into_iter().find(|end| now < *end), sending)
-            }
-        };
-        [wheel, starting, stage_end, sending].into_iter().flatten().min()
+        let load = self.load.as_ref().and_then(|load| load.next_deadline(now, self.sessions.len()));
+        [wheel, starting, load].into_iter().flatten().min()
     }
 
     /// One datagram from the target.
@@ -397,15 +417,13 @@ impl Fleet {
                 }
                 Pace::Open { round, late_max_us } => {
                     let end = window.end;
+                    let too_late = now.0.saturating_sub(*late_max_us).min(end.0);
+                    self.meter.counts.missed_sends += round.skip_before(Now(too_late));
                     let Some(slot) = round.peek().filter(|s| s.at <= now && s.at < end) else {
                         return;
                     };
                     round.advance();
-                    if now.0 - slot.at.0 > *late_max_us {
-                        self.meter.counts.missed_sends += 1;
-                    } else {
-                        self.send_slot(now, slot.member, slot.at);
-                    }
+                    self.send_slot(now, slot.member, slot.at);
                 }
             }
         }

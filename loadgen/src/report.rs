@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use kcp_core::Stats;
 use serde::Serialize;
 
 use crate::check::Verdict;
@@ -33,6 +34,8 @@ pub struct Report {
     pub connect_us: Quantiles,
     /// From the intended to the real send time: this process's own lateness, contained in `latency_us`.
     pub send_lag_us: Quantiles,
+    /// What our side of the protocol did over the whole run; all zero for raw datagrams.
+    pub kcp: KcpReport,
     /// How this process fared.
     pub generator: Generator,
     /// What was run, where, and by what.
@@ -41,6 +44,29 @@ pub struct Report {
     pub checks: Vec<Verdict>,
     /// A signal ended the run early.
     pub interrupted: bool,
+}
+
+/// What our side of the protocol did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KcpReport {
+    /// Segments sent for the first time.
+    pub segments_sent: u64,
+    /// Segments sent again because their timeout passed.
+    pub resends_timeout: u64,
+    /// Segments sent again because later ones were acknowledged.
+    pub resends_fast: u64,
+    /// Segments that the target sent again although they had come: its needless resends, or the network's copies.
+    pub duplicate_segments: u64,
+}
+
+impl KcpReport {
+    /// Adds a worker's.
+    pub(crate) fn add(&mut self, stats: &Stats) {
+        self.segments_sent += stats.segments_sent;
+        self.resends_timeout += stats.resends_timeout;
+        self.resends_fast += stats.resends_fast;
+        self.duplicate_segments += stats.pushes_duplicate;
+    }
 }
 
 /// How the load generator itself fared.
@@ -219,6 +245,15 @@ impl Report {
             write_quantiles(out, name, quantiles)?;
         }
         writeln!(out)?;
+        if self.run.protocol == "kcp" {
+            let KcpReport { segments_sent, resends_timeout, resends_fast, duplicate_segments } =
+                self.kcp;
+            writeln!(
+                out,
+                "segments    {segments_sent} sent, {resends_timeout} again after a timeout, {resends_fast} again fast, \
+                 {duplicate_segments} received twice"
+            )?;
+        }
         for worker in &self.generator.workers {
             write_worker(out, worker)?;
         }

@@ -15,7 +15,7 @@ use crate::host::{FileLimitError, Host, allow_sockets};
 use crate::live::{Gauge, Order, Orders, Snapshot};
 use crate::meter::{Meter, Quantiles};
 use crate::progress::{Progress, ProgressMode};
-use crate::report::{Generator, Report, RunInfo, WorkerReport, human, share};
+use crate::report::{Generator, KcpReport, Report, RunInfo, WorkerReport, human, share};
 use crate::scenario::{Load, Protocol, Scenario, ScenarioError};
 use crate::worker::{Assignment, Event, Outcome, WorkerError, work};
 
@@ -228,9 +228,10 @@ fn assemble(
     outcomes: &[Outcome],
     controller: &Controller<'_>,
 ) -> Report {
-    let mut meter = Meter::new();
+    let (mut meter, mut kcp) = (Meter::new(), KcpReport::default());
     for outcome in outcomes {
         meter.merge(&outcome.meter);
+        kcp.add(&outcome.stats);
     }
     let measured = outcomes.iter().map(|outcome| outcome.measured).max().unwrap_or_default();
     let seconds = measured.as_secs_f64();
@@ -247,6 +248,7 @@ fn assemble(
         service_latency_us: Quantiles::of(&meter.service),
         connect_us: Quantiles::of(&meter.connect),
         send_lag_us: Quantiles::of(&meter.lag),
+        kcp,
         generator: Generator {
             workers: outcomes.iter().map(worker_report).collect(),
             ..Generator::default()

@@ -43,7 +43,7 @@ impl Round {
     /// The next slot; `None` when there are no members.
     #[must_use]
     pub(crate) fn peek(&self) -> Option<Slot> {
-        let at = Now(self.start.0 + (self.cycle_ns + u64::from(self.member) * self.step_ns) / 1000);
+        let at = Now(self.start.0 + self.next_ns() / 1000);
         (self.members > 0).then_some(Slot { member: self.member, at })
     }
 
@@ -54,6 +54,33 @@ impl Round {
             self.member = 0;
             self.cycle_ns += self.period_ns;
         }
+    }
+
+    /// Goes past all slots before `at`; returns how many those were.
+    pub(crate) fn skip_before(&mut self, at: Now) -> u64 {
+        let elapsed_ns = at.0.saturating_sub(self.start.0).saturating_mul(1000);
+        let past_ns = elapsed_ns.saturating_sub(self.cycle_ns);
+        let members = u64::from(self.members);
+        let cycles = past_ns / self.period_ns;
+        let rest_ns = past_ns % self.period_ns;
+        let within = match self.step_ns {
+            // More members than nanoseconds: the slots of a cycle fall together.
+            0 => members * u64::from(rest_ns > 0),
+            step_ns => rest_ns.div_ceil(step_ns).min(members),
+        };
+        let skipped = (cycles * members + within).saturating_sub(u64::from(self.member));
+        if skipped == 0 {
+            return 0;
+        }
+        let position = u64::from(self.member) + skipped;
+        self.cycle_ns += position / members * self.period_ns;
+        self.member = u32::try_from(position % members).unwrap_or(0);
+        skipped
+    }
+
+    /// The next slot's time since the start.
+    fn next_ns(&self) -> u64 {
+        self.cycle_ns + u64::from(self.member) * self.step_ns
     }
 }
 
@@ -119,6 +146,28 @@ mod tests {
         assert_eq!(slots[2], Slot { member: 2, at: Now(1_006_666) });
         assert_eq!(slots[3_000_000], Slot { member: 0, at: Now(1_000_000 + 10_000_000_000) });
         assert!(slots.windows(2).all(|pair| pair[0].at <= pair[1].at));
+    }
+
+    #[test]
+    fn skipping_is_advancing() {
+        let period = Duration::from_nanos(10_007);
+        for members in [1, 3, 7, 20_000] {
+            for to in [0, 4, 5, 6, 10, 11, 15, 100, 12_345] {
+                for ahead in [0, 2, 8] {
+                    let mut walked = Round::new(Now(5), members, period, 1, 3);
+                    (0..ahead).for_each(|_| walked.advance());
+                    let mut skipped = walked.clone();
+                    let mut count = 0;
+                    while walked.next_ns() < (to * 1000_u64).saturating_sub(5000) {
+                        walked.advance();
+                        count += 1;
+                    }
+                    assert_eq!(skipped.skip_before(Now(to)), count, "{members} {to} {ahead}");
+                    assert_eq!(skipped.peek(), walked.peek(), "{members} {to} {ahead}");
+                }
+            }
+        }
+        assert_eq!(Round::new(Now(0), 0, period, 0, 1).skip_before(Now(100)), 0);
     }
 
     #[test]

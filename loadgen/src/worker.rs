@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
+use kcp_core::Stats;
 use net_io::driver::Counters;
 use net_io::socket::BindError;
 use net_io::{Driver, DriverKind, EpollDriver, Now, SocketOptions, UdpSocket, UringDriver, Waker};
@@ -65,6 +66,7 @@ pub(crate) struct Outcome {
     pub(crate) core: Option<usize>,
     pub(crate) sessions: u32,
     pub(crate) meter: Meter,
+    pub(crate) stats: Stats,
     /// Over the whole run.
     pub(crate) io: Counters,
     /// Over the measured time; `None` where the kernel does not tell.
@@ -148,6 +150,7 @@ fn run<D: Driver<Socket = UdpSocket>>(
         io: worker.driver.counters(),
         cpu: worker.cpu.spent(),
         measured: Duration::from_micros(window.end.0.saturating_sub(window.start.0)),
+        stats: worker.fleet.stats(),
         meter: worker.fleet.meter,
     })
 }
