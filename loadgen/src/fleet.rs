@@ -259,8 +259,16 @@ impl Fleet {
         [wheel, starting, load].into_iter().flatten().min()
     }
 
-    /// One datagram from the target.
-    pub(crate) fn on_datagram(&mut self, now: Now, socket: SocketId, datagram: &[u8]) {
+    /// All of a turn between two waits: what came, what is due, what must leave.
+    pub(crate) fn serve<D: Driver>(&mut self, now: Now, driver: &mut D) {
+        while let Some(datagram) = driver.recv() {
+            self.on_datagram(now, datagram.socket, datagram.payload);
+        }
+        self.on_time(now);
+        self.transmit(now, driver);
+    }
+
+    fn on_datagram(&mut self, now: Now, socket: SocketId, datagram: &[u8]) {
         let found = wire::conv(datagram)
             .and_then(|conv| self.share.local(self.plan.convs.number(conv)))
             .filter(|local| self.socket_of(*local) == socket);
@@ -309,7 +317,7 @@ impl Fleet {
     }
 
     /// Starts the sessions that are due, sends the messages that are due, and marks the sessions whose timers are.
-    pub(crate) fn on_time(&mut self, now: Now) {
+    fn on_time(&mut self, now: Now) {
         for _ in 0..START_BUDGET {
             let Some(slot) = self.ramp.peek().filter(|slot| slot.at <= now) else { break };
             self.ramp.advance();
@@ -324,7 +332,7 @@ impl Fleet {
     }
 
     /// Writes everything that the touched sessions have to say into the driver.
-    pub(crate) fn transmit<D: Driver>(&mut self, now: Now, driver: &mut D) {
+    fn transmit<D: Driver>(&mut self, now: Now, driver: &mut D) {
         self.transmit_raw(driver);
         let mut dirty = std::mem::take(&mut self.dirty);
         for local in dirty.drain(..) {

@@ -186,16 +186,12 @@ struct Worker<'a, D> {
 }
 
 impl<D: Driver> Worker<'_, D> {
-    /// As a gateway's shard: one system call, then all that came, all that is due, and all that must leave.
+    /// As a gateway's shard: one system call, then all that came, all that is due, all that must leave.
     fn turn(&mut self) -> io::Result<Stage> {
         let deadline = self.fleet.next_deadline(self.driver.now());
         let now = self.driver.submit_and_wait(deadline)?;
         self.obey(now);
-        while let Some(datagram) = self.driver.recv() {
-            self.fleet.on_datagram(now, datagram.socket, datagram.payload);
-        }
-        self.fleet.on_time(now);
-        self.fleet.transmit(now, &mut self.driver);
+        self.fleet.serve(now, &mut self.driver);
         self.show(now);
         Ok(self.stage)
     }
