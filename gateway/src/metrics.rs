@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    self, Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType,
+};
 use prometheus::{Registry, TextEncoder};
 
 use crate::control::plane::{Plane, driver_label};
-use crate::shard::stats::{DropReason, EndReason, Stat};
+use crate::shard::stats::{DropReason, EndReason, Histogram, Stat};
 use crate::supervisor::life::Lifecycle;
 
 /// The registry of one gateway.
@@ -130,6 +132,10 @@ fn of_stat(stat: Stat) -> Def {
         Stat::TimersExpired => {
             counter("kcp_gateway_timers_expired_total", "Session timers expired.")
         }
+        Stat::ChallengesSent => counter(
+            "kcp_gateway_challenges_sent_total",
+            "Silent or doubtful clients asked whether they are there.",
+        ),
         Stat::SegmentsSent => counter(
             "kcp_gateway_segments_sent_total",
             "Data segments sent to clients for the first time.",
@@ -187,6 +193,18 @@ fn of_stat(stat: Stat) -> Def {
             counter("kcp_gateway_driver_enters_total", "System calls that submitted or waited.")
         }
         Stat::Wakes => counter("kcp_gateway_driver_wakes_total", "Waits ended by another thread."),
+    }
+}
+
+/// How a shard's distribution is exported.
+fn of_histogram(histogram: Histogram) -> Def {
+    match histogram {
+        Histogram::ChallengeRtt => Def {
+            name: "kcp_gateway_challenge_rtt_seconds",
+            kind: MetricType::HISTOGRAM,
+            help: "Time from a challenge to the client's answer, its own delay included.",
+            label: None,
+        },
     }
 }
 
@@ -260,6 +278,10 @@ impl GatewayCollector {
                 let def = SESSIONS_ENDED.with("reason", reason.label());
                 families.add(def, &shard, float(stats.ends(*reason)));
             }
+            for histogram in Histogram::ALL {
+                let (buckets, sum_ms) = stats.histogram(*histogram);
+                families.add_histogram(of_histogram(*histogram), &shard, buckets, sum_ms);
+            }
             families.add(SESSIONS_LIMIT, &shard, f64::from(limit));
             families.add(SHARD_UP, &shard, one_if(!self.plane.life.is_dead(index)));
         }
@@ -305,6 +327,39 @@ struct Families(BTreeMap<&'static str, MetricFamily>);
 
 impl Families {
     fn add(&mut self, def: Def, labels: &[(&str, &str)], value: f64) {
+        self.push(def, labels, |metric| {
+            if def.kind == MetricType::COUNTER {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            } else {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+        });
+    }
+
+    /// `counts` holds one number for each of [`Histogram::BOUNDS_MS`] and one for what lies above.
+    fn add_histogram(&mut self, def: Def, labels: &[(&str, &str)], counts: &[u64], sum_ms: u64) {
+        self.push(def, labels, |metric| {
+            let mut histogram = proto::Histogram::default();
+            let mut below = 0;
+            let buckets = Histogram::BOUNDS_MS.iter().zip(counts).map(|(bound_ms, count)| {
+                below += count;
+                let mut bucket = Bucket::default();
+                bucket.set_upper_bound(f64::from(*bound_ms) / 1000.0);
+                bucket.set_cumulative_count(below);
+                bucket
+            });
+            histogram.set_bucket(buckets.collect());
+            histogram.set_sample_count(counts.iter().sum());
+            histogram.set_sample_sum(float(sum_ms) / 1000.0);
+            metric.set_histogram(histogram);
+        });
+    }
+
+    fn push(&mut self, def: Def, labels: &[(&str, &str)], value: impl FnOnce(&mut Metric)) {
         let family = self.0.entry(def.name).or_insert_with(|| {
             let mut family = MetricFamily::default();
             family.set_name(def.name.into());
@@ -320,15 +375,7 @@ impl Families {
         };
         let mut metric = Metric::default();
         metric.set_label(labels.iter().chain(def.label.as_ref()).map(pair).collect());
-        if def.kind == MetricType::COUNTER {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-        }
+        value(&mut metric);
         family.mut_metric().push(metric);
     }
 
@@ -358,7 +405,8 @@ mod tests {
         let stats = Stat::ALL.iter().map(|s| of_stat(*s));
         let drops = DropReason::ALL.iter().map(|r| DROPS.with("reason", r.label()));
         let ends = EndReason::ALL.iter().map(|r| SESSIONS_ENDED.with("reason", r.label()));
-        stats.chain(drops).chain(ends).map(|def| (def, def.label)).collect()
+        let histograms = Histogram::ALL.iter().map(|h| of_histogram(*h));
+        stats.chain(drops).chain(ends).chain(histograms).map(|def| (def, def.label)).collect()
     }
 
     fn globals() -> [Def; 11] {
@@ -382,7 +430,8 @@ mod tests {
         let series = series();
         let distinct: BTreeSet<_> = series.iter().map(|(def, label)| (def.name, label)).collect();
         assert_eq!(distinct.len(), series.len());
-        assert_eq!(series.len(), Stat::COUNT + DropReason::COUNT + EndReason::COUNT);
+        let all = Stat::COUNT + DropReason::COUNT + EndReason::COUNT + Histogram::COUNT;
+        assert_eq!(series.len(), all);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use kcp_core::{Conv, Kcp, Millis};
+use kcp_core::{Conv, Kcp, Millis, Sn};
 
 /// A client's address in 24 bytes instead of `SocketAddr`'s 32: a million sessions each keep one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,6 +11,19 @@ pub struct Peer {
     scope: u32,
     port: u16,
     v4: bool,
+}
+
+impl Peer {
+    /// The address as bytes, different for different addresses.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 23] {
+        let mut bytes = [0; 23];
+        bytes[..16].copy_from_slice(&self.ip);
+        bytes[16..20].copy_from_slice(&self.scope.to_le_bytes());
+        bytes[20..22].copy_from_slice(&self.port.to_le_bytes());
+        bytes[22] = u8::from(self.v4);
+        bytes
+    }
 }
 
 impl From<SocketAddr> for Peer {
@@ -104,8 +117,14 @@ pub struct Session {
     pub kcp: Kcp,
     /// The client's address.
     pub peer: Peer,
-    /// When the last valid datagram came.
+    /// When the client last showed that it is there: a valid datagram, or an answer to a challenge.
     pub last_rx: Millis,
+    /// When the last challenge was sent; meaningful while `asked` is not 0.
+    pub asked_at: Millis,
+    /// Challenges sent since the client last showed that it is there.
+    pub asked: u8,
+    /// A challenge is to leave with this turn's flush.
+    pub ask: bool,
     /// What may still be sent before the address is proven.
     pub credit: Credit,
     /// Bytes of its messages that the upstream holds.
@@ -130,6 +149,9 @@ impl Session {
             kcp: Kcp::new(key.conv),
             peer: key.peer,
             last_rx: now,
+            asked_at: now,
+            asked: 0,
+            ask: false,
             credit: Credit::Unproven(0),
             upstream_bytes: 0,
             generation: 0,
@@ -146,12 +168,31 @@ impl Session {
         bytes_max.saturating_sub(self.kcp.send_bytes()).saturating_sub(self.upstream_bytes)
     }
 
+    /// The datagram's sender has received nothing of ours, although this session's client acknowledged data.
+    #[must_use]
+    pub fn may_have_restarted(&self, datagram: &[u8]) -> bool {
+        let una = self.kcp.snd_una();
+        una != Sn(0)
+            && datagram.get(UNA).is_some_and(|field| field == [0; 4])
+            && Sn(0).since(una) < 0
+    }
+
+    /// Marks the session to be asked whether its client is there.
+    pub fn ask_at(&mut self, now: Millis) {
+        self.asked = self.asked.saturating_add(1);
+        self.asked_at = now;
+        self.ask = true;
+    }
+
     /// What the session is found by.
     #[must_use]
     pub fn key(&self) -> Key {
         Key { peer: self.peer, conv: self.kcp.conv() }
     }
 }
+
+/// Where the first segment of a datagram says what its sender has received.
+const UNA: std::ops::Range<usize> = 16..20;
 
 #[cfg(test)]
 mod tests {

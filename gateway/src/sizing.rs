@@ -86,6 +86,7 @@ impl Sizes {
             listeners: config.listeners.iter().map(|l| config.kcp_of(l).to_core()).collect(),
             sessions_max: self.sessions_per_shard,
             idle_timeout_ms: config.session.idle_timeout_s * 1000,
+            keepalive_ms: config.session.keepalive_s * 1000,
             tombstone_ms: config.session.tombstone_s * 1000,
             tombstones_max: config.session.tombstones_max,
             session_bytes_max: config.session.queue_bytes_max as usize,

@@ -209,6 +209,80 @@ fn a_client_that_closes_its_window_costs_a_bounded_amount_of_memory() {
 }
 
 #[test]
+fn a_silent_client_is_asked_and_answers_without_its_application_noticing() {
+    for_seeds(12, |seed| {
+        let policy = Policy { keepalive_ms: 30_000, idle_timeout_ms: 90_000, ..policy() };
+        // So little loss that three questions in a row do not get lost, but single ones do.
+        let link = LinkConfig { loss_ppm: 10_000, delay_us: 20_000, ..LinkConfig::default() };
+        let mut world = World::new(&SimConfig { link, ..config(seed) }, 2, policy);
+        world.add_client(20, 3, 64);
+        assert!(world.run(60_000, World::all_answered));
+        world.run(600_000, |_| false);
+        assert_eq!(world.stat(Stat::Sessions), 20, "they answered, so they stay");
+        let asked = world.stat(Stat::ChallengesSent);
+        assert!((20 * 14..20 * 24).contains(&asked), "{asked} challenges in ten minutes");
+        for call in &world.clients[0].calls {
+            assert!(call.is_complete() && call.kcp.peek_size().is_none(), "nothing was delivered");
+        }
+        world.clients[0].muted = true;
+        assert!(world.run(120_000, |world| world.ends(EndReason::Keepalive) == 20));
+    });
+}
+
+#[test]
+fn challenges_are_spread_over_time() {
+    let policy = Policy { keepalive_ms: 40_000, ..policy() };
+    let mut world = World::new(&SimConfig::default(), 1, policy);
+    world.add_client(1000, 1, 8);
+    assert!(world.run(1_000, World::all_answered));
+    world.run(39_000, |_| false);
+    let mut before = 0;
+    for _ in 0..11 {
+        world.run(1_000, |_| false);
+        let asked = world.stat(Stat::ChallengesSent);
+        assert!(asked - before <= 130, "{} in one second", asked - before);
+        before = asked;
+    }
+    assert_eq!(before, 1000);
+}
+
+#[test]
+fn a_client_that_restarts_on_the_same_port_and_conv_gets_a_fresh_session() {
+    for_seeds(24, |seed| {
+        let mut world = World::new(&config(seed), 1, policy());
+        world.add_client(5, 10, 64);
+        assert!(world.run(60_000, World::all_answered));
+        // What the old life still has under way would acknowledge the new one's messages; nothing can tell them apart.
+        world.run(10_000, |_| false);
+        world.clients[0].restart();
+        assert!(world.run(60_000, World::all_answered), "every message of the new life came back");
+        assert_eq!((world.ends(EndReason::Restart), world.stat(Stat::Births)), (5, 10));
+        assert!(world.drops(DropReason::StaleStart) >= 5);
+    });
+}
+
+#[test]
+fn a_forged_restart_does_not_end_a_session() {
+    let mut world = World::new(&SimConfig::default(), 1, policy());
+    world.ghost.send(&push(7, 0, 0, b"hello"));
+    world.run(50, |_| false);
+    world.ghost.send(&push(7, 1, 1, b"its client received the echo"));
+    world.run(50, |_| false);
+    let session = |world: &World| (world.stat(Stat::Sessions), world.ends(EndReason::Restart));
+    // Somebody else, who sees nothing, sends in its name: a fresh start, and a guess at the answer.
+    for guess in 0..200 {
+        world.ghost.send(&push(7, 0, 0, b"hello"));
+        let mut ack = header(7, 0_u32.wrapping_sub((1 << 29) + guess * 7_919), 0);
+        (ack.cmd, ack.ts) = (Command::Ack, Millis(guess));
+        world.ghost.send(&segment(ack, b""));
+        world.run(50, |_| false);
+    }
+    assert_eq!(session(&world), (1, 0));
+    let questions = world.stat(Stat::ChallengesSent);
+    assert!((1..=6).contains(&questions), "{questions} questions in ten seconds");
+}
+
+#[test]
 fn hostile_bytes_end_in_exactly_one_reason_each_and_never_in_a_session() {
     for_seeds(20, |seed| {
         let mut world = World::new(&SimConfig { seed, ..SimConfig::default() }, 2, policy());

@@ -68,6 +68,9 @@ impl Kcp {
             }
             let Some(segment) = segments.next() else { break };
             let (header, payload) = segment?;
+            if cx.config.strict && self.is_far_ack(&header) {
+                continue;
+            }
             self.rmt_wnd = header.wnd;
             if let Some(block) = self.block.as_deref_mut() {
                 block.send.on_una(&mut self.space, header.una, cx.store);
@@ -89,6 +92,13 @@ impl Kcp {
             self.congestion.on_acked(cx.config.mss(), u32::from(self.rmt_wnd));
         }
         Ok(())
+    }
+
+    /// An ACK of what this conversation cannot have sent lately: an answer to a question that was asked beside the protocol. It
+    /// says nothing about data in flight, and its clock is no round-trip sample.
+    #[inline]
+    fn is_far_ack(&self, header: &Header) -> bool {
+        header.cmd == Command::Ack && header.sn.since(self.space.una) <= -FAR_BEHIND.cast_signed()
     }
 
     /// Every ACK is a round-trip sample, stale and repeated ones included, as in the reference.
@@ -172,3 +182,7 @@ fn newer(so_far: (Sn, Millis), header: &Header) -> (Sn, Millis) {
 
 /// Farthest reordering that is kept, whatever the receive window: `wnd` has 16 bits, so no window is honestly larger.
 const REORDER_MAX: i32 = 65_535;
+
+/// An ACK at least this far before `snd_una` is ignored as a whole by strict input: no reordering is that old, so it answers
+/// something that was sent beside the protocol.
+pub const FAR_BEHIND: u32 = 1 << 28;

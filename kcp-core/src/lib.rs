@@ -90,6 +90,7 @@ mod send;
 
 pub use config::{ConfigError, FlushPolicy, KcpConfig, Reference};
 pub use error::{InputError, RecvError, SendError};
+pub use input::FAR_BEHIND;
 pub use kcp::{Cx, Kcp, QueueLengths, Resends};
 pub use send::InFlight;
 pub use stats::Stats;

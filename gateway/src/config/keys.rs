@@ -71,6 +71,8 @@ fn session(session: &mut Session, v: &mut impl Visit) {
     v.key("session.max", Live, &mut session.max, &Count(1, 1 << 24, "sessions"));
     let seconds = Count(1, 86_400, "seconds");
     v.key("session.idle_timeout_s", Live, &mut session.idle_timeout_s, &seconds);
+    let asked = Count(0, 86_400, "seconds, 0 for never");
+    v.key("session.keepalive_s", Live, &mut session.keepalive_s, &asked);
     v.key("session.tombstone_s", Live, &mut session.tombstone_s, &Count(0, 600, "seconds"));
     let keys = Count(0, 1 << 20, "keys");
     v.key("session.tombstones_max", Live, &mut session.tombstones_max, &keys);

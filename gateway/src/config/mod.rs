@@ -150,9 +150,13 @@ pub struct Session {
     /// is dropped and counted. Default `auto`: a quarter of the memory at 1 KiB a session. Range 1 to 16777216.
     /// Reloadable.
     pub max: Auto<u32>,
-    /// `idle_timeout_s`: a session without valid traffic for this long ends, in seconds. Default 300. Range 1 to
+    /// `idle_timeout_s`: a session whose client gave no sign for this long ends, in seconds. Default 300. Range 1 to
     /// 86400. Reloadable.
     pub idle_timeout_s: u32,
+    /// `keepalive_s`: a client that was silent for this long is asked whether it is there, in seconds; its library answers by
+    /// itself. Three questions without an answer end the session; an answer counts against `idle_timeout_s` as traffic does.
+    /// 0 never asks. Default 60. Range 0 to 86400. Reloadable.
+    pub keepalive_s: u32,
     /// `tombstone_s`: how long the key of an ended session swallows late retransmits, in seconds. Default 30. Range 0
     /// to 600. Reloadable.
     pub tombstone_s: u32,
@@ -301,6 +305,7 @@ impl Default for Config {
             session: Session {
                 max: Auto::Auto,
                 idle_timeout_s: 300,
+                keepalive_s: 60,
                 tombstone_s: 30,
                 tombstones_max: 65_536,
                 queue_bytes_max: 256 << 10,

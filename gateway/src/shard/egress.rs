@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 
+use kcp_core::wire::HEADER_LEN;
 use kcp_core::{Cx, FlushPolicy, Millis};
 use net_io::{Destination, Driver, SocketId};
 
 use super::budget;
+use super::challenge::Challenger;
 use super::locals::Locals;
 use super::mailbox::Mailbox;
 use super::sessions::Sessions;
-use super::stats::{DropReason, EndReason, Stats};
+use super::stats::{DropReason, EndReason, Stat, Stats};
 use crate::session::SessionId;
 
 /// What egress works on beside the driver.
@@ -18,6 +20,7 @@ pub(super) struct Egress<'a> {
     pub(super) mailbox: &'a Mailbox,
     pub(super) sessions: &'a mut Sessions,
     pub(super) locals: &'a Locals,
+    pub(super) challenger: &'a Challenger,
     pub(super) stats: &'a mut Stats,
 }
 
@@ -54,7 +57,7 @@ impl Egress<'_> {
         }
         loop {
             let slot = driver.slot(config.mtu as usize);
-            let Some(len) = session.kcp.poll_transmit(&mut cx, self.now, slot) else { return true };
+            let Some(len) = session.kcp.poll_transmit(&mut cx, self.now, slot) else { break };
             if session.credit.spend(len) {
                 driver.queue(len, &to);
             } else {
@@ -65,6 +68,15 @@ impl Egress<'_> {
                 return false;
             }
         }
+        if std::mem::take(&mut session.ask)
+            && session.credit.spend(HEADER_LEN)
+            && let Some(slot) = driver.slot(HEADER_LEN).first_chunk_mut()
+        {
+            self.challenger.question(session, config.rcv_wnd, slot);
+            driver.queue(HEADER_LEN, &to);
+            self.stats.add(Stat::ChallengesSent, 1);
+        }
+        true
     }
 
     /// After a session's flush: it is clean, and either dead or its timer is armed.

@@ -8,11 +8,12 @@ use net_io::steer::Steering;
 
 use super::admission::Admission;
 use super::budget;
+use super::challenge::Challenger;
 use super::handoff::Handoff;
 use super::locals::Locals;
 use super::mailbox::Mailbox;
 use super::sessions::Sessions;
-use super::stats::{DropReason, EndReason, Stat, Stats};
+use super::stats::{DropReason, EndReason, Histogram, Stat, Stats};
 use crate::session::{Credit, Key, Peer, Session};
 use crate::upstream::echo::Echo;
 
@@ -27,6 +28,7 @@ pub(super) struct Ingress<'a> {
     pub(super) mailbox: &'a Mailbox,
     pub(super) sessions: &'a mut Sessions,
     pub(super) locals: &'a mut Locals,
+    pub(super) challenger: &'a Challenger,
     pub(super) echo: &'a mut Echo,
     pub(super) handoff: &'a mut Handoff,
     pub(super) stats: &'a mut Stats,
@@ -113,6 +115,9 @@ impl Ingress<'_> {
         let Some(id) = self.sessions.id(index) else { return Ok(()) };
         let Sessions { table, store, .. } = &mut *self.sessions;
         let Some(session) = table.get_mut(index) else { return Ok(()) };
+        if session.may_have_restarted(payload) {
+            return self.suspect(index, payload);
+        }
         let policy = &self.mailbox.policy;
         let config = &policy.listeners[usize::from(session.listener)];
         let mut room = session.room(policy.session_bytes_max);
@@ -134,6 +139,12 @@ impl Ingress<'_> {
             echo.push(id, message);
             true
         })?;
+        if session.asked > 0 {
+            if let Some(answer) = self.challenger.answer(session, payload, self.now) {
+                self.stats.observe(Histogram::ChallengeRtt, answer.rtt_ms);
+            }
+            session.asked = 0;
+        }
         session.last_rx = self.now;
         session.credit.earn(payload.len());
         if session.credit != Credit::Proven && session.kcp.snd_una().0 != 0 {
@@ -145,6 +156,25 @@ impl Ingress<'_> {
         self.messages(index);
         self.sessions.mark_dirty(index);
         Ok(())
+    }
+
+    /// A datagram of a client that has received nothing, where the session's client acknowledged data: late, or the client
+    /// restarted. It is not processed, for an acknowledgement would make a fresh client believe that its message was
+    /// taken. The challenge decides: an answer that has received nothing ends the session, and the client's next
+    /// attempt begins a new one.
+    fn suspect(&mut self, index: u32, payload: &[u8]) -> Result<(), DropReason> {
+        let Some(session) = self.sessions.table.get_mut(index) else { return Ok(()) };
+        let open = session.asked > 0;
+        if open && let Some(answer) = self.challenger.answer(session, payload, self.now) {
+            self.stats.observe(Histogram::ChallengeRtt, answer.rtt_ms);
+            self.sessions.forget(index, EndReason::Restart, self.stats);
+            return Ok(());
+        }
+        if !open || self.now.since(session.asked_at) >= SUSPECT_AGAIN_MS {
+            session.ask_at(self.now);
+            self.sessions.mark_dirty(index);
+        }
+        Err(DropReason::StaleStart)
     }
 
     /// Hands a session's queued messages to the upstream, as far as both have room.
@@ -182,3 +212,6 @@ impl Ingress<'_> {
         }
     }
 }
+
+/// How often a session that may have restarted is asked, in milliseconds: longer than a stock client needs to answer.
+const SUSPECT_AGAIN_MS: i32 = 2_000;

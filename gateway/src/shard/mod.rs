@@ -3,6 +3,7 @@
 
 mod admission;
 mod budget;
+mod challenge;
 mod egress;
 mod handoff;
 mod ingress;
@@ -22,6 +23,7 @@ use net_io::{Driver, Now};
 
 use crate::control::command::ShardCommand;
 use crate::upstream::echo::Echo;
+use challenge::Challenger;
 use egress::Egress;
 pub use handoff::Handoff;
 use ingress::Ingress;
@@ -38,8 +40,10 @@ pub struct Policy {
     pub listeners: Vec<KcpConfig>,
     /// Sessions this shard may hold.
     pub sessions_max: u32,
-    /// A session with no valid traffic for this long ends, in milliseconds.
+    /// A session whose client has not shown for this long that it is there ends, in milliseconds.
     pub idle_timeout_ms: u32,
+    /// A client that was silent for this long is asked whether it is there, in milliseconds; 0 never asks.
+    pub keepalive_ms: u32,
     /// How long the key of an ended session is remembered, in milliseconds.
     pub tombstone_ms: u32,
     /// Remembered keys at most; beyond it the oldest is forgotten.
@@ -65,6 +69,8 @@ pub struct Setup<D: Driver> {
     pub store_bytes_max: usize,
     /// Random; keys the session table's hash.
     pub seed: u64,
+    /// Random; what the path challenges are made of. Whoever knows it can answer them without receiving them.
+    pub secret: [u64; 2],
     /// Commands from the control plane; the sender wakes the driver after sending.
     pub commands: Receiver<ShardCommand>,
     /// Where the counters are published.
@@ -83,6 +89,7 @@ pub struct Shard<D: Driver> {
     steering: Vec<Option<Steering>>,
     sessions: Sessions,
     locals: Locals,
+    challenger: Challenger,
     echo: Echo,
     stats: Stats,
     shared: SharedStats,
@@ -111,6 +118,7 @@ impl<D: Driver> Shard<D> {
             steering: setup.steering,
             sessions: Sessions::new(sessions_max, setup.store_bytes_max, setup.seed, now),
             locals: Locals::default(),
+            challenger: Challenger::new(setup.secret),
             echo: Echo::new(ECHO_BYTES),
             stats,
             shared: setup.stats,
@@ -144,7 +152,7 @@ impl<D: Driver> Shard<D> {
         self.mailbox.apply(); // drain, reload, stop: before traffic, never in its middle
         let mut finished = self.ingress(now); // datagram -> owner -> session -> kcp.handle_datagram -> message -> upstream
         self.returns(now); // upstream -> kcp.send
-        finished &= self.expire(now); // timer -> idle session ends | session is dirty
+        finished &= self.expire(now); // timer -> session ends | is asked whether it is there | is dirty
         finished &= self.egress(now); // dirty session -> kcp.poll_transmit -> driver slot
         self.unfinished = !finished;
         self.publish();
@@ -175,6 +183,7 @@ impl<D: Driver> Shard<D> {
             mailbox: &self.mailbox,
             sessions: &mut self.sessions,
             locals: &mut self.locals,
+            challenger: &self.challenger,
             echo: &mut self.echo,
             handoff: &mut self.handoff,
             stats: &mut self.stats,
@@ -212,6 +221,7 @@ impl<D: Driver> Shard<D> {
             mailbox: &self.mailbox,
             sessions: &mut self.sessions,
             locals: &self.locals,
+            challenger: &self.challenger,
             stats: &mut self.stats,
         };
         egress.run(&mut self.driver)

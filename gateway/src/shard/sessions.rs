@@ -113,12 +113,24 @@ impl Sessions {
         policy: &Policy,
         stats: &mut Stats,
     ) {
-        let Some(mut session) = self.table.remove(index) else { return };
+        if let Some(session) = self.forget(index, reason, stats) {
+            let until = now.add(policy.tombstone_ms);
+            self.tombstones.remember(&session.key(), until, policy.tombstones_max);
+        }
+    }
+
+    /// Ends a session and leaves its key free for the next.
+    pub(super) fn forget(
+        &mut self,
+        index: u32,
+        reason: EndReason,
+        stats: &mut Stats,
+    ) -> Option<Session> {
+        let mut session = self.table.remove(index)?;
         session.kcp.reset(&mut self.store);
         self.wheel.cancel(index);
-        let until = now.add(policy.tombstone_ms);
-        self.tombstones.remember(&session.key(), until, policy.tombstones_max);
         stats.end(reason);
+        Some(session)
     }
 
     /// Arms a session's timer unless it already stands earlier. A timer that fires early finds nothing due and is armed
@@ -127,11 +139,13 @@ impl Sessions {
         let Some(session) = self.table.get(index) else { return };
         let Some(config) = policy.listeners.get(usize::from(session.listener)) else { return };
         let cx = Cx { config, store: &mut self.store };
-        let idle = session.last_rx.add(policy.idle_timeout_ms);
-        let due = match session.kcp.poll_timeout(&cx, now) {
-            Some(deadline) => deadline.earliest(idle),
-            None => idle,
-        };
+        let mut due = session.last_rx.add(policy.idle_timeout_ms);
+        if let Some(deadline) = session.kcp.poll_timeout(&cx, now) {
+            due = due.earliest(deadline);
+        }
+        if let Some(deadline) = presence_deadline(session, index, policy) {
+            due = due.earliest(deadline);
+        }
         if self.wheel.deadline(index).is_none_or(|armed| due.since(armed) < 0) {
             self.wheel.arm(index, due);
         }
@@ -143,13 +157,45 @@ impl Sessions {
         for _ in 0..budget::TIMERS {
             let Some(index) = self.wheel.pop(now) else { return true };
             stats.add(Stat::TimersExpired, 1);
-            let Some(session) = self.table.get(index) else { continue };
+            let Some(session) = self.table.get_mut(index) else { continue };
             if now.since(session.last_rx.add(policy.idle_timeout_ms)) >= 0 {
                 self.end(index, EndReason::Idle, now, policy, stats);
-            } else {
-                self.mark_dirty(index);
+                continue;
             }
+            if presence_deadline(session, index, policy).is_some_and(|due| now.since(due) >= 0) {
+                if session.asked >= CHALLENGES_MAX {
+                    self.end(index, EndReason::Keepalive, now, policy, stats);
+                    continue;
+                }
+                session.ask_at(now);
+            }
+            self.mark_dirty(index);
         }
         false
     }
 }
+
+/// When a client is to be asked whether it is there, or given up; `None` when keepalive is off.
+///
+/// Each slot adds a share of its own, up to a quarter of the interval: a million clients that came in the same second are not
+/// asked in the same second.
+fn presence_deadline(session: &Session, index: u32, policy: &Policy) -> Option<Millis> {
+    if policy.keepalive_ms == 0 {
+        return None;
+    }
+    if session.asked > 0 {
+        return Some(session.asked_at.add((policy.keepalive_ms / 6).max(ANSWER_WITHIN_MIN_MS)));
+    }
+    let share = index.wrapping_mul(GOLDEN) >> 16;
+    let spread = (u64::from(policy.keepalive_ms / 4) * u64::from(share)) >> 16;
+    Some(session.last_rx.add(policy.keepalive_ms).add(u32::try_from(spread).unwrap_or(0)))
+}
+
+/// Challenges that may stay without an answer.
+const CHALLENGES_MAX: u8 = 3;
+
+/// Shortest time to wait for an answer, in milliseconds: a stock client answers at its next interval, 5 s at most.
+const ANSWER_WITHIN_MIN_MS: u32 = 6_000;
+
+/// 2^32 over the golden ratio: neighbouring slots get shares far apart.
+const GOLDEN: u32 = 0x9e37_79b1;

@@ -50,6 +50,9 @@ closed_enum! {
         PayloadOnControl => "payload_on_control",
         /// From an unknown key, and not a whole valid first segment.
         NotABirth => "not_a_birth",
+        /// From a sender that has received nothing, where the session's client acknowledged data: late, or a restart that the
+        /// challenge has not confirmed yet.
+        StaleStart => "stale_start",
         /// Its key ended recently.
         Tombstone => "tombstone",
         /// The session cap is reached.
@@ -72,8 +75,12 @@ closed_enum! {
     EndReason {
         /// A segment was sent too often without an answer.
         DeadLink => "dead_link",
-        /// No valid traffic for the idle timeout.
+        /// No sign of the client for the idle timeout.
         Idle => "idle",
+        /// Three challenges without an answer.
+        Keepalive => "keepalive",
+        /// The client restarted; its next attempt begins a new session.
+        Restart => "restart",
         /// A message that can never be delivered.
         MessageTooLong => "message_too_long",
         /// The gateway stopped.
@@ -114,6 +121,8 @@ closed_enum! {
         TimersExpired => "timers_expired",
         /// Gauge: bytes the store keeps for reuse.
         StoreBytesRecycled => "store_bytes_recycled",
+        /// Silent clients asked whether they are there.
+        ChallengesSent => "challenges_sent",
         /// Segments sent for the first time.
         SegmentsSent => "segments_sent",
         /// Segments sent again because their RTO passed.
@@ -169,7 +178,27 @@ closed_enum! {
     }
 }
 
-const LEN: usize = Stat::COUNT + DropReason::COUNT + EndReason::COUNT;
+closed_enum! {
+    /// Distributions, in milliseconds.
+    Histogram {
+        /// From a challenge to its answer.
+        ChallengeRtt => "challenge_rtt",
+    }
+}
+
+impl Histogram {
+    /// Upper bounds of the buckets, in milliseconds; one more bucket takes what lies above.
+    pub const BOUNDS_MS: [u32; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000];
+    /// A bucket for each bound, one above, and the sum.
+    const VALUES: usize = Self::BOUNDS_MS.len() + 2;
+
+    const fn place(self) -> usize {
+        SCALARS + self as usize * Self::VALUES
+    }
+}
+
+const SCALARS: usize = Stat::COUNT + DropReason::COUNT + EndReason::COUNT;
+const LEN: usize = SCALARS + Histogram::COUNT * Histogram::VALUES;
 
 /// One shard's numbers. The shard's own copy is plain memory; [`SharedStats`] carries the published one.
 #[derive(Clone, Debug)]
@@ -197,6 +226,22 @@ impl Stats {
     /// Counts one drop.
     pub fn drop(&mut self, reason: DropReason) {
         self.values[Stat::COUNT + reason as usize] += 1;
+    }
+
+    /// Adds one observation in milliseconds to a distribution.
+    pub fn observe(&mut self, histogram: Histogram, ms: u32) {
+        let bucket = Histogram::BOUNDS_MS.partition_point(|&bound| bound < ms);
+        let place = histogram.place();
+        self.values[place + bucket] += 1;
+        self.values[place + Histogram::VALUES - 1] += u64::from(ms);
+    }
+
+    /// Observations per bucket, the last above all bounds, and the sum of them all in milliseconds.
+    #[must_use]
+    pub fn histogram(&self, histogram: Histogram) -> (&[u64], u64) {
+        let place = histogram.place();
+        let buckets = &self.values[place..place + Histogram::VALUES - 1];
+        (buckets, self.values[place + Histogram::VALUES - 1])
     }
 
     /// Counts one session's end.

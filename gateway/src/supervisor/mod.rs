@@ -378,13 +378,18 @@ fn parts(
             steering: steering.to_vec(),
             policy: Arc::clone(&policy),
             store_bytes_max: sizes.store_bytes_per_shard,
-            seed: getrandom::u64().map_err(StartError::Random)?,
+            seed: random()?,
+            secret: [random()?, random()?],
             commands,
             stats,
             handoff,
         });
     }
     Ok((parts, links))
+}
+
+fn random() -> Result<u64, StartError> {
+    getrandom::u64().map_err(StartError::Random)
 }
 
 /// How often a drain looks whether the last session has ended.

@@ -28,6 +28,7 @@ pub(super) struct Part {
     pub(super) policy: Arc<Policy>,
     pub(super) store_bytes_max: usize,
     pub(super) seed: u64,
+    pub(super) secret: [u64; 2],
     pub(super) commands: Receiver<ShardCommand>,
     pub(super) stats: SharedStats,
     pub(super) handoff: Handoff,
@@ -156,9 +157,7 @@ fn run<D: Driver<Socket = UdpSocket>>(
     say: &Sender<Progress>,
     go: &Receiver<Vec<Waker>>,
 ) -> io::Result<()> {
-    let Part { index, sockets, steering, policy, store_bytes_max, seed, commands, stats, .. } =
-        part;
-    let mut handoff = part.handoff;
+    let Part { index, mut handoff, .. } = part;
     let driver = match driver {
         Ok(driver) => driver,
         Err(error) => return failed(index, error, say),
@@ -171,13 +170,14 @@ fn run<D: Driver<Socket = UdpSocket>>(
     let setup = Setup {
         index,
         driver,
-        sockets,
-        steering,
-        policy,
-        store_bytes_max,
-        seed,
-        commands,
-        stats,
+        sockets: part.sockets,
+        steering: part.steering,
+        policy: part.policy,
+        store_bytes_max: part.store_bytes_max,
+        seed: part.seed,
+        secret: part.secret,
+        commands: part.commands,
+        stats: part.stats,
         handoff,
     };
     let mut shard = match Shard::new(setup) {

@@ -94,10 +94,12 @@ fn the_exposition_is_well_formed() {
         } else if let Some(kind) = line.strip_prefix("# TYPE ") {
             let (name, kind) = kind.split_once(' ').unwrap();
             assert_eq!(name, family);
-            assert!(["counter", "gauge"].contains(&kind), "{line}");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
         } else {
             let (name, value) = line.rsplit_once(' ').unwrap();
-            assert_eq!(name.split('{').next().unwrap(), family);
+            let plain = name.split('{').next().unwrap();
+            let of_histogram = ["_bucket", "_sum", "_count"].map(|part| format!("{family}{part}"));
+            assert!(plain == family || of_histogram.iter().any(|name| name == plain), "{line}");
             value.parse::<f64>().unwrap();
             assert!(series.insert(name), "{name} twice");
         }

@@ -29,6 +29,7 @@ pub(crate) fn policy() -> Policy {
         listeners: vec![KcpConfig::game()],
         sessions_max: 10_000,
         idle_timeout_ms: 300_000,
+        keepalive_ms: 0,
         tombstone_ms: 30_000,
         tombstones_max: 1000,
         session_bytes_max: 256 * 1024,
@@ -74,6 +75,7 @@ impl World {
                 policy: Arc::clone(&policy),
                 store_bytes_max: 16 << 20,
                 seed: config.seed,
+                secret: [config.seed, 1],
                 commands,
                 stats,
                 handoff,
@@ -203,6 +205,14 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// The client's process ends and starts again, with the same port and convs.
+    pub(crate) fn restart(&mut self) {
+        for call in &mut self.calls {
+            (call.kcp, call.sent, call.received) = (Kcp::new(call.kcp.conv()), 0, 0);
+        }
+        self.driver.waker().wake();
+    }
+
     fn turn(&mut self) {
         let now = self.driver.now();
         let due = self.calls.iter().filter_map(|call| {
