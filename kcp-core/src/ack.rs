@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use crate::config::KcpConfig;
+use crate::stats::Stats;
 use crate::store::Store;
 use crate::units::{Millis, Sn};
 
@@ -31,24 +33,29 @@ impl AckList {
         self.list.len() < self.list.capacity() || self.grow(store)
     }
 
+    /// Notes what is owed. Strict: not more than twice the receive window, which is twice what an honest peer has in
+    /// flight; what is not acknowledged by number the next `una` covers.
     #[inline]
-    pub(crate) fn push(&mut self, sn: Sn, ts: Millis) {
-        self.list.push((sn, ts));
-    }
-
-    /// The next one to write.
-    #[inline]
-    pub(crate) fn next(&self) -> Option<(Sn, Millis)> {
-        self.list.get(self.written).copied()
-    }
-
-    /// The one that [`AckList::next`] gave was written.
-    #[inline]
-    pub(crate) fn advance(&mut self) {
-        self.written += 1;
-        if self.written >= self.list.len() {
-            self.clear();
+    pub(crate) fn push(&mut self, sn: Sn, ts: Millis, config: &KcpConfig, stats: &mut Stats) {
+        if config.strict && self.len() >= 2 * config.rcv_wnd as usize {
+            stats.acks_dropped += 1;
+        } else {
+            self.list.push((sn, ts));
         }
+    }
+
+    /// Hands what is owed to `write`, oldest first, until it fails.
+    #[inline]
+    pub(crate) fn drain<E>(
+        &mut self,
+        mut write: impl FnMut(Sn, Millis) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for &(sn, ts) in self.list.get(self.written..).unwrap_or_default() {
+            write(sn, ts)?;
+            self.written += 1;
+        }
+        self.clear();
+        Ok(())
     }
 
     pub(crate) fn clear(&mut self) {

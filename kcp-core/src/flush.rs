@@ -26,44 +26,45 @@ pub(crate) struct Cursor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full(usize);
 
+/// How far the flush in progress has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// No flush is in progress.
+    Idle,
+    /// A flush was asked for; it begins with the first datagram.
+    Asked,
+    /// Datagrams are being written.
+    Writing,
+}
+
 impl Kcp {
     /// Admits data to the window and decides whether older segments must be looked at.
-    pub(crate) fn start_flush(&mut self, cx: &mut Cx<'_>, now: Millis) {
+    #[inline]
+    fn begin_flush(&mut self, cx: &Cx<'_>, now: Millis) {
+        self.stage = Stage::Writing;
         let config = cx.config;
         let rmt_wnd = u32::from(self.rmt_wnd);
         let closed =
             rmt_wnd == 0 && (config.flush == FlushPolicy::Interval || self.queued_segments() > 0);
         self.probe.on_flush(now, closed, config.reference.first_probe_wait());
+        let Some(block) = self.block.as_deref_mut() else { return };
         let window = self.congestion.window(config, rmt_wnd);
-        let resuming = core::mem::replace(&mut self.flushing, true);
-        let Some(block) = self.block.as_deref_mut() else {
-            if !self.probe.pending() {
-                self.finish_flush(cx);
-            }
-            return;
-        };
         block.send.admit(&mut self.space, window);
-        let cursor = &mut block.cursor;
-        if !resuming {
-            cursor.last_ack = (Sn(0), Millis(0));
-        }
         // An interrupted scan has rebuilt only some of the bounds: it starts over.
-        if cursor.scan.is_some() || block.send.must_scan(now, config.resent()) {
-            cursor.scan = Some(self.space.una);
-            cursor.losses.timeout_base = match config.reference {
+        if block.cursor.scan.is_some() || block.send.must_scan(now, config.resent()) {
+            block.cursor.scan = Some(self.space.una);
+            block.cursor.losses.timeout_base = match config.reference {
                 Reference::V1_7_1 => window,
                 Reference::V2_1_1 => self.congestion.cwnd(),
             };
             block.send.begin_scan();
-        } else if !block.send.has_fresh() && block.acks.is_empty() && !self.probe.pending() {
-            self.finish_flush(cx);
         }
     }
 
     /// Writes the next datagram of the flush in progress, at most `limit` bytes; its length, or 0 when the flush is
     /// complete.
     ///
-    /// What came since the flush was started is written too: acks and probes before data, as always.
+    /// What came since the flush was asked for is written too: acks and probes before data, as always.
     pub(crate) fn fill(
         &mut self,
         cx: &mut Cx<'_>,
@@ -71,6 +72,9 @@ impl Kcp {
         buf: &mut [u8],
         limit: usize,
     ) -> usize {
+        if self.stage == Stage::Asked {
+            self.begin_flush(cx, now);
+        }
         let limit = limit.min(buf.len());
         let out = Datagram { rest: &mut buf[..limit], frame: self.frame(cx.config) };
         let (left, full) = self.fill_stages(cx, now, out);
@@ -107,12 +111,13 @@ impl Kcp {
             let (out, full) = self.probe.fill(out, acked, cx.store.stats_mut());
             return (out.rest.len(), full);
         };
-        while let Some((sn, ts)) = block.acks.next() {
-            if let Err(full) = out.write_control(Command::Ack, sn, ts) {
-                return (out.rest.len(), Err(full));
-            }
-            block.cursor.last_ack = (sn, ts);
-            block.acks.advance();
+        let last_ack = &mut block.cursor.last_ack;
+        let written = block.acks.drain(|sn, ts| {
+            *last_ack = (sn, ts);
+            out.write_control(Command::Ack, sn, ts)
+        });
+        if written.is_err() {
+            return (out.rest.len(), written);
         }
         if self.probe.pending() || block.cursor.scan.is_some() {
             let full;
@@ -122,12 +127,14 @@ impl Kcp {
             }
         }
         let Some(block) = self.block.as_deref_mut() else { return (out.rest.len(), Ok(())) };
+        if cx.config.dead_link <= 1 && block.send.has_fresh() {
+            // Only a limit of one transmission is reached by a first one.
+            self.dead = true;
+        }
         let rto = self.rtt.rto();
         let wait = rto + if cx.config.nodelay == 0 { rto >> 3 } else { 0 };
-        // Only a limit of one transmission is reached by a first one.
-        self.dead |= cx.config.dead_link <= 1 && block.send.has_fresh();
-        let full =
-            block.send.transmit_fresh(self.space, now, (rto, wait), cx.store.stats_mut(), &mut out);
+        let stats = cx.store.stats_mut();
+        let full = block.send.transmit_fresh(self.space, now, (rto, wait), stats, &mut out);
         (out.rest.len(), full)
     }
 
@@ -166,12 +173,13 @@ impl Kcp {
     /// The congestion window's reaction to what was resent, and the end of the flush.
     #[inline]
     fn finish_flush(&mut self, cx: &mut Cx<'_>) {
-        self.flushing = false;
-        if let Some(block) = self.block.as_deref_mut()
-            && block.cursor.losses.any()
-        {
-            let losses = core::mem::take(&mut block.cursor).losses;
-            self.congestion.on_losses(losses, self.space.numbered(), cx.config);
+        self.stage = Stage::Idle;
+        if let Some(block) = self.block.as_deref_mut() {
+            block.cursor.last_ack = (Sn(0), Millis(0));
+            if block.cursor.losses.any() {
+                let losses = core::mem::take(&mut block.cursor.losses);
+                self.congestion.on_losses(losses, self.space.numbered(), cx.config);
+            }
         }
         self.congestion.on_flushed(cx.config);
         self.release_if_empty(cx);

@@ -6,6 +6,7 @@ use crate::block::Block;
 use crate::config::{FlushPolicy, KcpConfig};
 use crate::congestion::Congestion;
 use crate::error::{InputError, RecvError, SendError};
+use crate::flush::Stage;
 use crate::probe::Probe;
 use crate::rtt::Rtt;
 use crate::send::{InFlight, SendSpace, Tally};
@@ -40,8 +41,7 @@ pub struct Kcp {
     /// When the next flush of policy `Interval` is due; for `Turn`, one interval after the last flush.
     pub(crate) ts_flush: Millis,
     pub(crate) rmt_wnd: u16,
-    /// A flush was started and is not drained.
-    pub(crate) flushing: bool,
+    pub(crate) stage: Stage,
     pub(crate) updated: bool,
     pub(crate) dead: bool,
     pub(crate) block: Option<Box<Block>>,
@@ -95,7 +95,7 @@ impl Kcp {
             resends: Resends { timeout: 0, fast: 0 },
             ts_flush: Millis(0),
             rmt_wnd: RMT_WND_DEF,
-            flushing: false,
+            stage: Stage::Idle,
             updated: false,
             dead: false,
             block: None,
@@ -155,7 +155,7 @@ impl Kcp {
         if now.since(self.ts_flush) >= 0 {
             self.ts_flush = now.add(cx.config.interval);
         }
-        self.start_flush(cx, now);
+        self.stage = Stage::Asked;
     }
 
     /// Starts a flush now, whatever the interval clock says. Reference: `ikcp_flush`; with policy `Interval` it likewise does
@@ -171,7 +171,7 @@ impl Kcp {
             }
             FlushPolicy::Turn => self.ts_flush = now.add(cx.config.interval),
         }
-        self.start_flush(cx, now);
+        self.stage = Stage::Asked;
     }
 
     /// Queues a message (message mode) or bytes (stream mode). Returns the bytes queued: all of a message; of a stream
@@ -198,7 +198,7 @@ impl Kcp {
     /// ones stay queued for the next flush.
     #[inline]
     pub fn poll_transmit(&mut self, cx: &mut Cx<'_>, now: Millis, buf: &mut [u8]) -> Option<usize> {
-        if !self.flushing {
+        if self.stage == Stage::Idle {
             return None;
         }
         let len = self.fill(cx, now, buf, cx.config.mtu as usize);
@@ -319,7 +319,7 @@ impl Kcp {
     #[must_use]
     pub fn wait_snd(&self) -> usize {
         let block = self.block.as_deref();
-        block.map_or(0, |block| block.send.unacked() + block.send.queued(self.space))
+        block.map_or(0, |block| block.send.len())
     }
 
     /// A segment was sent `dead_link` times without an answer. Reference: `state == -1`; sending goes on there and here.
@@ -418,7 +418,7 @@ impl Kcp {
         let Some(block) = self.block.as_deref() else { return QueueLengths::default() };
         QueueLengths {
             snd_queue: block.send.queued(self.space),
-            snd_buf: block.send.unacked(),
+            snd_buf: block.send.unacked(self.space),
             rcv_buf: block.recv.waiting() as usize,
             rcv_queue: block.recv.ready() as usize,
             acks: block.acks.len(),
@@ -447,7 +447,7 @@ impl Kcp {
     /// Gives the block back once nothing is left in it.
     #[inline]
     pub(crate) fn release_if_empty(&mut self, cx: &mut Cx<'_>) {
-        if !self.flushing
+        if self.stage == Stage::Idle
             && self.block.as_deref().is_some_and(Block::is_empty)
             && let Some(block) = self.block.take()
         {
@@ -500,11 +500,11 @@ impl Kcp {
         }
         let late = now.since(self.ts_flush);
         let unusable = !self.updated || !(-RESYNC_MS..RESYNC_MS).contains(&late);
-        Some(if unusable || self.flushing { now } else { self.ts_flush })
+        Some(if unusable || self.stage != Stage::Idle { now } else { self.ts_flush })
     }
 
     fn turn_deadline(&self, config: &KcpConfig, now: Millis) -> Option<Millis> {
-        if self.flushing || self.probe.pending() {
+        if self.stage != Stage::Idle || self.probe.pending() {
             return Some(now);
         }
         let block = self.block.as_deref()?;

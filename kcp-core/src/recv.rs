@@ -65,15 +65,17 @@ impl Receiver {
     /// Nothing is unread and the fragment numbered `rcv_nxt` has not come: one that comes now may bypass the queue.
     #[inline]
     pub(crate) fn expects_next(&self) -> bool {
-        self.ready == 0 && self.slots.front().is_none_or(Option::is_none)
+        self.is_empty() || (self.ready == 0 && self.slots.front().is_none_or(Option::is_none))
     }
 
     /// The expected fragment was delivered past the queue. Reference: as if `ikcp_recv` had followed at once.
     #[inline]
     pub(crate) fn on_bypassed(&mut self, rcv_nxt: &mut Sn, rcv_wnd: u32) {
         *rcv_nxt = rcv_nxt.add(1);
-        self.slots.pop_front();
-        self.promote(rcv_nxt, rcv_wnd);
+        if !self.is_empty() {
+            self.slots.pop_front();
+            self.promote(rcv_nxt, rcv_wnd);
+        }
     }
 
     /// Keeps a fragment `ahead` numbers after `rcv_nxt`. First copy wins. Reference: `ikcp_parse_data`.

@@ -71,8 +71,8 @@ pub(crate) struct Tally {
 #[derive(Debug, Default)]
 pub(crate) struct Sender {
     segments: VecDeque<Segment>,
-    /// Numbered segments not acknowledged (`nsnd_buf`).
-    unacked: u32,
+    /// Numbered segments acknowledged out of turn.
+    holes: u32,
     /// Numbered segments at the end of the in-flight part that were never transmitted.
     fresh: u32,
     /// Payload bytes queued or in flight.
@@ -137,9 +137,14 @@ impl Sender {
         self.segments.is_empty()
     }
 
+    /// Segments queued or in flight and not acknowledged.
+    pub(crate) fn len(&self) -> usize {
+        self.segments.len() - self.holes as usize
+    }
+
     /// Segments in flight and not acknowledged (`nsnd_buf`).
-    pub(crate) const fn unacked(&self) -> usize {
-        self.unacked as usize
+    pub(crate) const fn unacked(&self, space: SendSpace) -> usize {
+        (space.numbered() - self.holes) as usize
     }
 
     /// Segments without a number (`nsnd_que`).
@@ -167,7 +172,7 @@ impl Sender {
     /// Clears what an emptied sender remembers of its session.
     #[inline]
     pub(crate) fn forget(&mut self) {
-        self.unacked = 0;
+        self.holes = 0;
         self.fresh = 0;
         self.payload_bytes = 0;
         self.due = DueBound::default();
@@ -245,7 +250,6 @@ impl Sender {
         let queued = self.queued(*space);
         let count = u32::try_from(queued).unwrap_or(u32::MAX).min(room);
         space.nxt = space.nxt.add(count);
-        self.unacked += count;
         self.fresh += count;
     }
 
@@ -402,39 +406,34 @@ impl Sender {
         let mut removed = count.min(space.numbered());
         for _ in 0..removed {
             let Some(segment) = self.segments.pop_front() else { break };
-            if !segment.acked {
-                self.on_removed(segment.fragment.len());
-                store.give_back(segment.fragment);
-            }
+            self.payload_bytes -= segment.fragment.len();
+            store.give_back(segment.fragment);
+            self.holes -= u32::from(segment.acked);
         }
-        // Only what is numbered can be a hole.
-        while self.segments.front().is_some_and(|segment| segment.acked) {
+        while self.holes > 0 && self.segments.front().is_some_and(|segment| segment.acked) {
             self.segments.pop_front();
+            self.holes -= 1;
             removed += 1;
         }
         space.una = space.una.add(removed);
+        let numbered = space.numbered();
+        if numbered == 0 {
+            self.due = DueBound::default();
+        }
         // A forged una may remove what was numbered but not yet written.
-        self.fresh = self.fresh.min(space.numbered());
+        self.fresh = self.fresh.min(numbered);
     }
 
-    /// Leaves a hole.
+    /// Leaves a hole: the payload is given back at once, its place in the order stays.
     fn remove_inner(&mut self, index: usize, store: &mut Store) {
         if let Some(segment) = self.segments.get_mut(index)
             && !segment.acked
         {
             segment.acked = true;
+            self.holes += 1;
             let fragment = core::mem::take(&mut segment.fragment);
-            self.on_removed(fragment.len());
+            self.payload_bytes -= fragment.len();
             store.give_back(fragment);
-        }
-    }
-
-    #[inline]
-    fn on_removed(&mut self, len: usize) {
-        self.payload_bytes -= len;
-        self.unacked -= 1;
-        if self.unacked == 0 {
-            self.due = DueBound::default();
         }
     }
 

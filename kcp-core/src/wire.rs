@@ -76,18 +76,16 @@ impl Header {
     /// [`InputError::UnknownCommand`]. `len` is not checked: only the datagram knows what follows.
     #[inline]
     pub fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Self, InputError> {
-        let Some(cmd) = Command::from_code(bytes[4]) else {
-            return Err(InputError::UnknownCommand);
-        };
+        let view = View(bytes);
         Ok(Self {
-            conv: Conv(word::<0>(bytes)),
-            cmd,
-            frg: bytes[5],
-            wnd: u16::from_le_bytes([bytes[6], bytes[7]]),
-            ts: Millis(word::<8>(bytes)),
-            sn: Sn(word::<12>(bytes)),
-            una: Sn(word::<16>(bytes)),
-            len: word::<20>(bytes),
+            conv: view.conv(),
+            cmd: view.cmd().ok_or(InputError::UnknownCommand)?,
+            frg: view.frg(),
+            wnd: view.wnd(),
+            ts: view.ts(),
+            sn: view.sn(),
+            una: view.una(),
+            len: view.len(),
         })
     }
 
@@ -101,6 +99,75 @@ impl Header {
         out[12..16].copy_from_slice(&self.sn.0.to_le_bytes());
         out[16..20].copy_from_slice(&self.una.0.to_le_bytes());
         out[20..24].copy_from_slice(&self.len.to_le_bytes());
+    }
+}
+
+/// A header as it lies in the datagram: a field is read when it is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a>(&'a [u8; HEADER_LEN]);
+
+impl<'a> View<'a> {
+    /// The header at the front of `bytes`, and what follows it.
+    #[inline]
+    pub(crate) const fn split(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        match bytes.split_first_chunk() {
+            Some((header, rest)) => Some((Self(header), rest)),
+            None => None,
+        }
+    }
+
+    /// The payload at the front of `rest`, and what follows it. `None` when it is not all there; a length of 2^31 and more
+    /// never is.
+    #[inline]
+    pub(crate) fn payload(self, rest: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        rest.split_at_checked(usize::try_from(self.len().cast_signed()).ok()?)
+    }
+
+    #[inline]
+    pub(crate) fn conv(self) -> Conv {
+        Conv(self.word::<0>())
+    }
+
+    #[inline]
+    pub(crate) const fn cmd(self) -> Option<Command> {
+        Command::from_code(self.0[4])
+    }
+
+    #[inline]
+    pub(crate) const fn frg(self) -> u8 {
+        self.0[5]
+    }
+
+    #[inline]
+    pub(crate) const fn wnd(self) -> u16 {
+        u16::from_le_bytes([self.0[6], self.0[7]])
+    }
+
+    #[inline]
+    pub(crate) fn ts(self) -> Millis {
+        Millis(self.word::<8>())
+    }
+
+    #[inline]
+    pub(crate) fn sn(self) -> Sn {
+        Sn(self.word::<12>())
+    }
+
+    #[inline]
+    pub(crate) fn una(self) -> Sn {
+        Sn(self.word::<16>())
+    }
+
+    #[inline]
+    pub(crate) fn len(self) -> u32 {
+        self.word::<20>()
+    }
+
+    /// The little-endian word at the constant offset `AT`: no bounds check is left at run time.
+    #[inline]
+    fn word<const AT: usize>(self) -> u32 {
+        const { assert!(AT + 4 <= HEADER_LEN) };
+        u32::from_le_bytes([self.0[AT], self.0[AT + 1], self.0[AT + 2], self.0[AT + 3]])
     }
 }
 
@@ -118,43 +185,23 @@ impl<'a> Segments<'a> {
     pub const fn new(datagram: &'a [u8]) -> Self {
         Self { rest: datagram }
     }
-
-    /// The conversation id of the segment that [`Iterator::next`] will decode, if there is one.
-    ///
-    /// The reference compares it before it looks at anything else, so that a stranger's segment counts as
-    /// [`InputError::WrongConv`] even when its length or command is bad too.
-    #[inline]
-    #[must_use]
-    pub fn next_conv(&self) -> Option<Conv> {
-        let (header, _) = self.rest.split_first_chunk::<HEADER_LEN>()?;
-        Some(Conv(word::<0>(header)))
-    }
 }
 
 impl<'a> Iterator for Segments<'a> {
     type Item = Result<(Header, &'a [u8]), InputError>;
 
-    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let (bytes, rest) = self.rest.split_first_chunk::<HEADER_LEN>()?;
-        // A length of 2^31 and more is bad even where a datagram could hold it; a bad length wins over a bad command.
-        let announced = word::<20>(bytes);
-        let payload =
-            usize::try_from(announced.cast_signed()).ok().and_then(|n| rest.split_at_checked(n));
-        let Some((payload, rest)) = payload else {
-            self.rest = &[];
+        let (view, rest) = View::split(self.rest)?;
+        self.rest = &[];
+        // A bad length wins over a bad command.
+        let Some((payload, rest)) = view.payload(rest) else {
             return Some(Err(InputError::BadLength));
         };
-        match Header::decode(bytes) {
-            Ok(header) => {
-                self.rest = rest;
-                Some(Ok((header, payload)))
-            }
-            Err(error) => {
-                self.rest = &[];
-                Some(Err(error))
-            }
+        let header = Header::decode(view.0);
+        if header.is_ok() {
+            self.rest = rest;
         }
+        Some(header.map(|header| (header, payload)))
     }
 }
 
@@ -178,11 +225,4 @@ pub fn opening(datagram: &[u8], rcv_wnd: u32) -> Option<Header> {
         && header.una == Sn(0)
         && u32::from(header.frg) < rcv_wnd;
     first.then_some(header)
-}
-
-/// The little-endian word at the constant offset `AT`: no bounds check is left at run time.
-#[inline]
-fn word<const AT: usize>(bytes: &[u8; HEADER_LEN]) -> u32 {
-    const { assert!(AT + 4 <= HEADER_LEN) };
-    u32::from_le_bytes([bytes[AT], bytes[AT + 1], bytes[AT + 2], bytes[AT + 3]])
 }
