@@ -50,7 +50,7 @@ impl AckList {
         &mut self,
         mut write: impl FnMut(Sn, Millis) -> Result<(), E>,
     ) -> Result<(), E> {
-        for &(sn, ts) in self.list.get(self.written..).unwrap_or_default() {
+        while let Some(&(sn, ts)) = self.list.get(self.written) {
             write(sn, ts)?;
             self.written += 1;
         }

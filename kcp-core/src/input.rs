@@ -118,6 +118,7 @@ impl Kcp {
         sn.since(self.space.una) <= -FAR_BEHIND.cast_signed()
     }
 
+    #[inline]
     /// Every ACK is a round-trip sample, stale and repeated ones included, as in the reference.
     fn on_ack(&mut self, cx: &mut Cx<'_>, now: Millis, sn: Sn, ts: Millis) {
         let rtt = now.since(ts);

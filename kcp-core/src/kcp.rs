@@ -158,10 +158,11 @@ impl Kcp {
         self.stage = Stage::Asked;
     }
 
-    /// Starts a flush now, whatever the interval clock says. Reference: `ikcp_flush`; with policy `Interval` it likewise does
+    /// Asks for a flush now, whatever the interval clock says. Reference: `ikcp_flush`; with policy `Interval` it likewise does
     /// nothing before the first [`Kcp::handle_timeout`].
     ///
-    /// A flush that was not drained is taken up again, together with what came since.
+    /// What leaves is decided when [`Kcp::poll_transmit`] is called first. A flush that was not drained is taken up again,
+    /// together with what came since.
     pub fn flush(&mut self, cx: &mut Cx<'_>, now: Millis) {
         match cx.config.flush {
             FlushPolicy::Interval => {

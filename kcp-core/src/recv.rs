@@ -65,7 +65,7 @@ impl Receiver {
     /// Nothing is unread and the fragment numbered `rcv_nxt` has not come: one that comes now may bypass the queue.
     #[inline]
     pub(crate) fn expects_next(&self) -> bool {
-        self.is_empty() || (self.ready == 0 && self.slots.front().is_none_or(Option::is_none))
+        self.ready == 0 && (self.waiting == 0 || self.slots.front().is_none_or(Option::is_none))
     }
 
     /// The expected fragment was delivered past the queue. Reference: as if `ikcp_recv` had followed at once.
@@ -73,9 +73,15 @@ impl Receiver {
     pub(crate) fn on_bypassed(&mut self, rcv_nxt: &mut Sn, rcv_wnd: u32) {
         *rcv_nxt = rcv_nxt.add(1);
         if !self.is_empty() {
-            self.slots.pop_front();
-            self.promote(rcv_nxt, rcv_wnd);
+            self.close_gap(rcv_nxt, rcv_wnd);
         }
+    }
+
+    /// The vacancy at the front is filled: what waited behind it may follow.
+    #[cold]
+    fn close_gap(&mut self, rcv_nxt: &mut Sn, rcv_wnd: u32) {
+        self.slots.pop_front();
+        self.promote(rcv_nxt, rcv_wnd);
     }
 
     /// Keeps a fragment `ahead` numbers after `rcv_nxt`. First copy wins. Reference: `ikcp_parse_data`.

@@ -97,13 +97,21 @@ impl Segment {
         Self { fragment, ts, resendts, rto: 0, fastack: 0, xmit: 0, acked: false }
     }
 
-    /// Books the first transmission, to be repeated after `wait` ms. Only this one may wait longer than `rto`.
+    /// The first transmission, to be repeated after `wait` ms. Only this one may wait longer than `rto`.
     #[inline]
-    const fn book_first(&mut self, now: Millis, (rto, wait): (u32, u32)) {
+    fn emit_first(
+        &mut self,
+        sn: Sn,
+        now: Millis,
+        (rto, wait): (u32, u32),
+        out: &mut Datagram<'_>,
+    ) -> Result<(), Full> {
+        out.write_push(self.fragment.frg(), sn, now, self.fragment.as_slice())?;
         self.xmit = 1;
         self.ts = now;
         self.rto = rto;
         self.resendts = now.add(wait);
+        Ok(())
     }
 
     /// Which of the reference's rules for a repeated transmission applies, if any. Reference: `ikcp_flush`.
@@ -203,7 +211,7 @@ impl Sender {
         self.push_fragments(space, bytes, config, store)
     }
 
-    #[cold]
+    #[inline(never)] // beside the straight line of a single fragment
     fn push_fragments(
         &mut self,
         space: SendSpace,
@@ -247,8 +255,11 @@ impl Sender {
         if room.cast_signed() <= 0 {
             return;
         }
-        let queued = self.queued(*space);
-        let count = u32::try_from(queued).unwrap_or(u32::MAX).min(room);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the minimum of two is at most the 32-bit one"
+        )]
+        let count = self.queued(*space).min(room as usize) as u32;
         space.nxt = space.nxt.add(count);
         self.fresh += count;
     }
@@ -315,6 +326,8 @@ impl Sender {
 
     /// Writes what was never transmitted, to be repeated after the timeout `(rto, wait)`.
     ///
+    /// Inlined so that the datagram's position stays in registers (measured: 5 % of a round trip's instructions).
+    ///
     /// # Errors
     /// `out` is full; the next segment is as it was.
     #[inline(always)]
@@ -334,12 +347,10 @@ impl Sender {
             let Some(segment) = self.segments.get_mut(index) else { break };
             // A forged ack may have come before the segment left.
             if !segment.acked {
-                let fragment = &segment.fragment;
-                filled = out.write_push(fragment.frg(), sn, now, fragment.as_slice());
+                filled = segment.emit_first(sn, now, timeout, out);
                 if filled.is_err() {
                     break;
                 }
-                segment.book_first(now, timeout);
             }
             self.fresh -= 1;
         }
@@ -405,10 +416,7 @@ impl Sender {
     fn remove_front(&mut self, space: &mut SendSpace, count: u32, store: &mut Store) {
         let mut removed = count.min(space.numbered());
         for _ in 0..removed {
-            let Some(segment) = self.segments.pop_front() else { break };
-            self.payload_bytes -= segment.fragment.len();
-            store.give_back(segment.fragment);
-            self.holes -= u32::from(segment.acked);
+            self.pop_front(store);
         }
         while self.holes > 0 && self.segments.front().is_some_and(|segment| segment.acked) {
             self.segments.pop_front();
@@ -422,6 +430,15 @@ impl Sender {
         }
         // A forged una may remove what was numbered but not yet written.
         self.fresh = self.fresh.min(numbered);
+    }
+
+    /// Removes the first segment. Kept apart from the loop: most often there is just one.
+    #[inline(never)]
+    fn pop_front(&mut self, store: &mut Store) {
+        let Some(segment) = self.segments.pop_front() else { return };
+        self.payload_bytes -= segment.fragment.len();
+        self.holes -= u32::from(segment.acked);
+        store.give_back(segment.fragment);
     }
 
     /// Leaves a hole: the payload is given back at once, its place in the order stays.
@@ -460,7 +477,7 @@ impl Sender {
         Ok(count)
     }
 
-    #[inline(always)]
+    #[inline(always)] // two callers, one of them the straight line
     fn append(&mut self, piece: &[u8], frg: u8, store: &mut Store) -> bool {
         if self.segments.len() == self.segments.capacity() && !self.grow(store) {
             return false;
