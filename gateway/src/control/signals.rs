@@ -8,6 +8,7 @@ use crossbeam::channel::{Receiver, bounded, select};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Caught;
 
+use super::notify::{self, Watchdog};
 use crate::error::ShardFailure;
 use crate::shard::stats::Stat;
 use crate::supervisor::{Drained, Gateway};
@@ -44,20 +45,23 @@ impl Signals {
     /// # Errors
     /// A shard died; the gateway is stopped.
     pub fn serve(&self, gateway: Gateway) -> Result<(), ShardFailure> {
+        let watchdog = gateway.watchdog();
+        notify::ready("serving");
         loop {
             select! {
                 recv(self.stop) -> _ => break,
-                // The outcome is logged where it is made.
-                recv(self.reload) -> _ => drop(gateway.reload()),
+                recv(self.reload) -> _ => reload(&gateway),
                 recv(gateway.failures()) -> _ => break,
             }
         }
+        notify::stopping();
         if gateway.failure().is_none() {
             self.drain(&gateway);
         }
         let failure = gateway.failure();
         let sessions = gateway.stats().get(Stat::Sessions);
         drop(gateway);
+        drop(watchdog);
         tracing::info!(sessions_ended = sessions, "stopped");
         failure.map_or(Ok(()), Err)
     }
@@ -78,7 +82,24 @@ impl Signals {
     }
 }
 
+fn reload(gateway: &Gateway) {
+    notify::reloading();
+    // The outcome is logged where it is made.
+    match gateway.reload() {
+        Ok(_) => notify::ready("serving"),
+        Err(error) => notify::ready(&format!("serving; the last reload failed: {error}")),
+    }
+}
+
 impl Gateway {
+    /// Feeds the service manager's watchdog until the result is dropped.
+    fn watchdog(&self) -> Option<Watchdog> {
+        let started = Watchdog::start(self.plane());
+        started
+            .inspect_err(|error| tracing::error!(%error, "no watchdog; the manager will restart"))
+            .ok()
+    }
+
     /// How long a drain may take, as configured now.
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {

@@ -72,6 +72,11 @@ impl Gateway {
         start(config, Some(source))
     }
 
+    /// What its threads share.
+    pub(crate) fn plane(&self) -> Arc<Plane> {
+        Arc::clone(&self.plane)
+    }
+
     /// The UDP addresses as bound, in the order of the configuration.
     #[must_use]
     pub fn listen_addrs(&self) -> &[SocketAddr] {

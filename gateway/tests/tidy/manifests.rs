@@ -12,10 +12,18 @@ struct Place {
     world: Option<&'static [&'static str]>,
 }
 
-const MEMBERS: [&str; 7] =
-    ["kcp-core", "kcp-oracle", "netem", "net-io", "kcp-gateway", "kcp-loadgen", "kcp-benches"];
+const MEMBERS: [&str; 8] = [
+    "kcp-core",
+    "kcp-oracle",
+    "netem",
+    "net-io",
+    "kcp-gateway",
+    "kcp-loadgen",
+    "kcp-benches",
+    "kcp-deploy",
+];
 
-const PLACES: [Place; 7] = [
+const PLACES: [Place; 8] = [
     Place { package: "kcp-core", workspace: &[], world: Some(&[]) },
     Place { package: "netem", workspace: &[], world: Some(&[]) },
     Place { package: "kcp-oracle", workspace: &[], world: Some(&["kcp-io"]) },
@@ -31,6 +39,7 @@ const PLACES: [Place; 7] = [
         world: None,
     },
     Place { package: "kcp-benches", workspace: &MEMBERS, world: None },
+    Place { package: "kcp-deploy", workspace: &[], world: None },
 ];
 
 /// Dependencies that point against the grain. Tests may use any package but the benches.

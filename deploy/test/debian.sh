@@ -1,0 +1,44 @@
+#!/bin/sh
+# Makes a clean Debian 12, boots it in a virtual machine and runs a script there; prints what the script prints and ends
+# as it ends. Emulation is enough: a boot takes ten seconds.
+#
+#   deploy/test/debian.sh SCRIPT FILE...     FILEs, such as packages, are in /root there
+#
+# Needs root, mmdebstrap, e2fsprogs, qemu-system-x86 and a Debian mirror.
+set -eu
+script=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+mmdebstrap --quiet --variant=minbase \
+    --include=linux-image-cloud-amd64,systemd-sysv,dbus,udev,kmod,iproute2,procps,curl,jq,prometheus,prometheus-alertmanager \
+    bookworm "$work/root"
+cp "$@" "$work/root/root/"
+cat > "$work/root/etc/systemd/system/test.service" <<UNIT
+[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+WorkingDirectory=/root
+Environment=HOME=/root
+ExecStart=/bin/sh -c 'sh $(basename "$script"); echo "status \$?"'
+ExecStopPost=/bin/systemctl poweroff
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS1
+[Install]
+WantedBy=multi-user.target
+UNIT
+mkdir -p "$work/root/etc/systemd/system/multi-user.target.wants"
+ln -s ../test.service "$work/root/etc/systemd/system/multi-user.target.wants/"
+truncate -s 3G "$work/disk"
+mke2fs -q -t ext4 -d "$work/root" "$work/disk"
+
+timeout "${TIMEOUT:-1800}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -M q35 \
+    -nodefaults -display none -no-reboot -nic user,model=virtio-net-pci \
+    -kernel "$work"/root/boot/vmlinuz-* -initrd "$work"/root/boot/initrd.img-* \
+    -append 'root=/dev/vda rw console=ttyS0 panic=-1' \
+    -drive "file=$work/disk,if=virtio,format=raw" \
+    -serial "file:$work/console" -serial "file:$work/output"
+tr -d '\r' < "$work/output" | sed '/^status [0-9]*$/d'
+grep -q '^status 0' "$work/output" || { tail -n 40 "$work/console" >&2; exit 1; }
