@@ -3,72 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcp_core::{Cx, FlushPolicy, KcpConfig, Millis, SendError, Stats, Store, Wheel, wire};
+use kcp_core::{Cx, FlushPolicy, KcpConfig, SendError, Stats, Store, Wheel, wire};
 use net_io::{Destination, Driver, Now, SocketId};
 
 use crate::client::{Desk, Session, State};
-use crate::convs::Convs;
 use crate::ledger::Ledger;
-use crate::meter::{Meter, Window};
+use crate::meter::Meter;
 use crate::payload::{Codec, Stamp};
-use crate::scenario::{Load, Protocol, Scenario};
-use crate::schedule::{Ramp, Round};
-use crate::seed::low32;
-
-/// A scenario with what all workers derive from it once.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) scenario: Scenario,
-    codec: Codec,
-    convs: Convs,
-}
-
-impl Plan {
-    pub(crate) fn new(scenario: Scenario) -> Self {
-        let codec = Codec::new(scenario.seed, scenario.traffic.size.max(RAW_MESSAGE_MAX));
-        let convs = Convs::new(scenario.clients.convs, scenario.seed);
-        Self { scenario, codec, convs }
-    }
-}
-
-/// Which part of the run is one worker's: every `workers`-th session and socket, from number `worker` on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Share {
-    pub(crate) worker: u32,
-    pub(crate) workers: u32,
-}
-
-impl Share {
-    /// How many of `total` things numbered from 0 are this worker's.
-    pub(crate) const fn of(self, total: u32) -> u32 {
-        total.saturating_sub(self.worker).div_ceil(self.workers)
-    }
-
-    /// The number, in the whole run, of this worker's thing `local`.
-    pub(crate) const fn number(self, local: u32) -> u32 {
-        local * self.workers + self.worker
-    }
-
-    /// This worker's index of the thing `number`, if it is one of its.
-    const fn local(self, number: u32) -> Option<u32> {
-        if number % self.workers == self.worker { Some(number / self.workers) } else { None }
-    }
-}
-
-/// Where a worker is in the run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stage {
-    /// Sessions start and are silent once established, until all workers are told to go on.
-    Ramp,
-    /// Load, not measured yet.
-    Warmup,
-    /// Load, measured.
-    Measure,
-    /// No more messages; echoes are still awaited.
-    Drain,
-    /// Nothing more will happen.
-    Done,
-}
+use crate::plan::{Plan, Share};
+use crate::scenario::{Protocol, Scenario};
+use crate::schedule::{Ramp, Slot};
+use crate::timeline::{Due, Stage, Timeline, at_millis, millis};
 
 /// The sessions and everything they need between two system calls.
 #[derive(Debug)]
@@ -80,6 +25,9 @@ pub(crate) struct Fleet {
     speech: Speech,
     dirty: Vec<u32>,
     ramp: Ramp,
+    /// Sessions started and neither established nor dead.
+    opening: u32,
+    opening_max: u32,
     load: Option<Timeline>,
     ledger: Ledger,
     scratch: Vec<u8>,
@@ -107,54 +55,6 @@ struct RawSpeech {
     outbox: Vec<(u32, Stamp)>,
 }
 
-/// The load and its end.
-#[derive(Debug)]
-struct Timeline {
-    window: Window,
-    give_up: Now,
-    pace: Pace,
-}
-
-#[derive(Debug)]
-enum Pace {
-    Idle,
-    /// Sessions below `primed` have got their first messages; after that each echo calls for the next.
-    Closed {
-        outstanding: u32,
-        primed: u32,
-    },
-    Open {
-        round: Round,
-        late_max_us: u64,
-    },
-}
-
-impl Timeline {
-    /// When the next stage begins or a message is due.
-    fn next_deadline(&self, now: Now, sessions: usize) -> Option<Now> {
-        let Self { window, give_up, pace } = self;
-        let stage_end = [window.start, window.end, *give_up].into_iter().find(|end| now < *end);
-        let sending = match pace {
-            Pace::Open { .. } => pace.next_before(window.end),
-            Pace::Closed { primed, .. } => {
-                ((*primed as usize) < sessions && now < window.end).then_some(now)
-            }
-            Pace::Idle => None,
-        };
-        [stage_end, sending].into_iter().flatten().min()
-    }
-}
-
-impl Pace {
-    /// When the schedule's next message before `end` is due.
-    fn next_before(&self, end: Now) -> Option<Now> {
-        match self {
-            Self::Open { round, .. } => round.peek().map(|slot| slot.at).filter(|at| *at < end),
-            Self::Closed { .. } | Self::Idle => None,
-        }
-    }
-}
-
 impl Fleet {
     /// A fleet whose sessions begin to start at `now`.
     pub(crate) fn new(plan: Arc<Plan>, share: Share, now: Now) -> Self {
@@ -180,6 +80,8 @@ impl Fleet {
             speech,
             dirty: Vec::new(),
             ramp: Ramp::new(now, count, scenario.phases.ramp),
+            opening: 0,
+            opening_max: share.of(scenario.clients.opening_max).max(1),
             load: None,
             ledger: Ledger::default(),
             scratch,
@@ -190,36 +92,18 @@ impl Fleet {
 
     /// The load begins now.
     pub(crate) fn begin_load(&mut self, now: Now) {
-        let Scenario { phases, traffic, .. } = &self.plan.scenario;
-        let start = now.0 + micros(phases.warmup);
-        let end = start + micros(phases.duration);
-        let pace = match traffic.load {
-            Load::Idle => Pace::Idle,
-            Load::Closed { outstanding } => Pace::Closed { outstanding, primed: 0 },
-            Load::Open { period } => Pace::Open {
-                round: Round::new(
-                    now,
-                    self.share.of(self.plan.scenario.clients.sessions),
-                    period,
-                    self.share.worker,
-                    self.share.workers,
-                ),
-                late_max_us: micros(period).clamp(LATE_MIN_US, LATE_MAX_US),
-            },
-        };
-        let window = Window { start: Now(start), end: Now(end) };
-        self.meter.window = window;
-        self.load = Some(Timeline { window, give_up: Now(end + micros(phases.drain)), pace });
+        self.set_load(Timeline::new(&self.plan.scenario, self.share, now));
     }
 
     /// No session starts and no message leaves after now; echoes are awaited no longer than `within`.
     pub(crate) fn stop(&mut self, now: Now, within: Duration) {
         self.ramp.stop();
-        let end = Now(now.0.min(self.meter.window.end.0));
-        let window = Window { start: Now(self.meter.window.start.0.min(end.0)), end };
-        self.meter.window = window;
-        let give_up = Now(now.0 + micros(within));
-        self.load = Some(Timeline { window, give_up, pace: Pace::Idle });
+        self.set_load(Timeline::stopped(self.meter.window, now, within));
+    }
+
+    fn set_load(&mut self, timeline: Timeline) {
+        self.meter.window = timeline.window();
+        self.load = Some(timeline);
     }
 
     /// What the protocol did; all zero when it is raw datagrams.
@@ -230,22 +114,11 @@ impl Fleet {
         }
     }
 
+    /// Where this worker stands.
     pub(crate) fn stage(&self, now: Now) -> Stage {
-        let Some(Timeline { window, give_up, pace }) = &self.load else {
-            return Stage::Ramp;
-        };
-        let counts = &self.meter.counts;
-        // A slot just before the end may be sent just after it.
-        let unsent = pace.next_before(window.end).is_some();
-        if now < window.start {
-            Stage::Warmup
-        } else if now < window.end {
-            Stage::Measure
-        } else if (unsent || counts.missing() > counts.corrupted) && now < *give_up {
-            Stage::Drain
-        } else {
-            Stage::Done
-        }
+        let Meter { counts, .. } = &self.meter;
+        let waiting = counts.missing() > counts.corrupted;
+        self.load.as_ref().map_or(Stage::Ramp, |load| load.stage(now, waiting))
     }
 
     /// When the next turn must run even if no datagram comes.
@@ -254,8 +127,8 @@ impl Fleet {
             Speech::Kcp(kcp) => kcp.wheel.next_deadline().map(|due| at_millis(now, due)),
             Speech::Raw(_) => None,
         };
-        let starting = self.ramp.peek().map(|slot| slot.at);
-        let load = self.load.as_ref().and_then(|load| load.next_deadline(now, self.sessions.len()));
+        let starting = self.next_start().map(|slot| slot.at);
+        let load = self.load.as_ref().and_then(|load| load.next_deadline(now));
         [wheel, starting, load].into_iter().flatten().min()
     }
 
@@ -319,7 +192,7 @@ impl Fleet {
     /// Starts the sessions that are due, sends the messages that are due, and marks the sessions whose timers are.
     fn on_time(&mut self, now: Now) {
         for _ in 0..START_BUDGET {
-            let Some(slot) = self.ramp.peek().filter(|slot| slot.at <= now) else { break };
+            let Some(slot) = self.next_start().filter(|slot| slot.at <= now) else { break };
             self.ramp.advance();
             self.start(now, slot.member, slot.at);
         }
@@ -374,6 +247,9 @@ impl Fleet {
             driver.queue(len, &to);
         }
         if kcp.is_dead() {
+            if flow.state == State::Opening {
+                self.opening -= 1;
+            }
             flow.state = State::Dead;
             self.meter.counts.dead_sessions += 1;
             kcp.reset(store);
@@ -386,9 +262,15 @@ impl Fleet {
         }
     }
 
+    /// The ramp's next start, unless too many sessions are opening: an answer must come first.
+    fn next_start(&self) -> Option<Slot> {
+        self.ramp.peek().filter(|_| self.opening < self.opening_max)
+    }
+
     fn start(&mut self, now: Now, local: u32, due: Now) {
         let number = self.share.number(local);
         self.sessions.push(Session::new(self.plan.convs.conv(number)));
+        self.opening += 1;
         let size = self.plan.scenario.traffic.size;
         let len = match &mut self.speech {
             Speech::Kcp(speech) => {
@@ -404,35 +286,19 @@ impl Fleet {
     fn establish(&mut self, now: Now, local: u32) {
         let Some(Session { flow, .. }) = self.sessions.get_mut(local as usize) else { return };
         flow.state = State::Ready;
+        self.opening -= 1;
         self.meter.counts.established += 1;
         let due = self.ramp.due(local);
         self.meter.connect.saturating_record(now.0.saturating_sub(due.0));
     }
 
     fn send_due(&mut self, now: Now) {
-        let count = self.share.of(self.plan.scenario.clients.sessions);
         for _ in 0..SEND_BUDGET {
-            let Some(Timeline { window, pace, .. }) = &mut self.load else { return };
-            match pace {
-                Pace::Idle => return,
-                Pace::Closed { primed, .. } => {
-                    if *primed >= count || now >= window.end {
-                        return;
-                    }
-                    let local = *primed;
-                    *primed += 1;
-                    self.refill(now, local);
-                }
-                Pace::Open { round, late_max_us } => {
-                    let end = window.end;
-                    let too_late = now.0.saturating_sub(*late_max_us).min(end.0);
-                    self.meter.counts.missed_sends += round.skip_before(Now(too_late));
-                    let Some(slot) = round.peek().filter(|s| s.at <= now && s.at < end) else {
-                        return;
-                    };
-                    round.advance();
-                    self.send_slot(now, slot.member, slot.at);
-                }
+            let Some(load) = &mut self.load else { return };
+            match load.pop(now, &mut self.meter.counts.missed_sends) {
+                Some(Due::Prime(local)) => self.refill(now, local),
+                Some(Due::Slot(slot)) => self.send_slot(now, slot.member, slot.at),
+                None => return,
             }
         }
     }
@@ -454,19 +320,13 @@ impl Fleet {
 
     /// Closed loop: as many messages as are missing to the number that shall be on the way.
     fn refill(&mut self, now: Now, local: u32) {
-        let Some(Timeline { window, pace: Pace::Closed { outstanding, primed }, .. }) = &self.load
-        else {
-            return;
-        };
-        if local >= *primed || now >= window.end {
-            return;
-        }
+        let wanted = self.load.as_ref().map_or(0, |load| load.outstanding(now, local));
         let Some(Session { flow, .. }) = self.sessions.get(local as usize) else { return };
         if flow.state != State::Ready {
             return;
         }
         let size = self.plan.scenario.traffic.size;
-        for _ in flow.on_the_way()..*outstanding {
+        for _ in flow.on_the_way()..wanted {
             self.send(now, local, now, size);
         }
     }
@@ -525,32 +385,13 @@ impl Speech {
     }
 }
 
-/// The protocol's clock: the driver's, in milliseconds, wrapping.
-pub(crate) fn millis(now: Now) -> Millis {
-    Millis(low32(now.as_millis()))
-}
-
-/// The driver's time of a protocol deadline that lies within 24 days of `now`.
-pub(crate) fn at_millis(now: Now, deadline: Millis) -> Now {
-    let ahead = deadline.since(millis(now));
-    Now(now.as_millis().saturating_add_signed(i64::from(ahead)) * 1000)
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 4)
-}
-
 /// Sessions started in one turn: a ramp that has fallen behind does not starve the sessions that run.
 const START_BUDGET: usize = 256;
 /// Messages sent by the schedule in one turn, for the same reason.
 const SEND_BUDGET: usize = 1024;
 /// Timers taken in one turn.
 const EXPIRE_BUDGET: usize = 4096;
-/// A slot is given up when the session's next one is due, but not before 100 ms and not after 1 s.
-const LATE_MIN_US: u64 = 100_000;
-const LATE_MAX_US: u64 = 1_000_000;
 const CONV_LEN: usize = 4;
-const RAW_MESSAGE_MAX: usize = 65_535;
 
 #[cfg(test)]
 mod tests;

@@ -26,9 +26,9 @@ use net_io::{
 };
 use netem::{Link, LinkConfig};
 
-use crate::fleet::{at_millis, millis};
 use crate::host::{FileLimitError, allow_sockets};
 use crate::seed::mix64;
+use crate::timeline::{at_millis, millis};
 
 /// A bad network. Both directions have the same settings and seeds of their own.
 #[derive(Clone, Debug)]

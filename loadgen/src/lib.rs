@@ -32,6 +32,7 @@ mod ledger;
 mod live;
 pub mod meter;
 pub mod payload;
+mod plan;
 pub mod progress;
 pub mod report;
 mod run;
@@ -40,6 +41,7 @@ mod schedule;
 pub mod seed;
 mod sequence;
 pub mod sources;
+mod timeline;
 mod worker;
 
 pub use progress::ProgressMode;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::fleet::Stage;
 use crate::live::Snapshot;
 use crate::report::human;
+use crate::timeline::Stage;
 
 /// How progress is shown, always on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -10,13 +10,14 @@ use net_io::clock::monotonic;
 use net_io::probe::ProbeError;
 use net_io::{DriverKind, Now, Probe, Waker};
 
-use crate::fleet::{Plan, Share, Stage};
 use crate::host::{FileLimitError, Host, allow_sockets};
 use crate::live::{Gauge, Order, Orders, Snapshot};
 use crate::meter::{Meter, Quantiles};
+use crate::plan::{Plan, Share};
 use crate::progress::{Progress, ProgressMode};
 use crate::report::{Generator, KcpReport, Report, RunInfo, WorkerReport, human, share};
 use crate::scenario::{Load, Protocol, Scenario, ScenarioError};
+use crate::timeline::Stage;
 use crate::worker::{Assignment, Event, Outcome, WorkerError, work};
 
 /// Why a run did not come to a report.
@@ -47,7 +48,7 @@ pub enum RunError {
     Panicked,
     /// Nobody answered.
     #[error(
-        "no session was established within {} of its start: is a KCP server listening at {target}, and does it see the same conv \
+        "no session was established within {} of the start: is a KCP server listening at {target}, and does it see the same conv \
          and mtu?",
         humantime::format_duration(*.waited)
     )]
@@ -195,7 +196,7 @@ impl<'a> Controller<'a> {
         if snapshot.stage == Stage::Ramp && gate.opens(self.scenario, elapsed, &snapshot) {
             let phases = &self.scenario.phases;
             if snapshot.established == 0 {
-                let waited = phases.ramp + phases.establish;
+                let waited = phases.establish;
                 return Err(RunError::NobodyThere { target: self.scenario.target, waited });
             }
             self.crew.tell(Order::Load);
@@ -207,16 +208,25 @@ impl<'a> Controller<'a> {
 /// Decides when the ramp is over.
 #[derive(Default)]
 struct Gate {
+    established: u64,
+    /// When the last session was established.
+    progress_at: Duration,
     complete_at: Option<Duration>,
 }
 
 impl Gate {
     fn opens(&mut self, scenario: &Scenario, elapsed: Duration, snapshot: &Snapshot) -> bool {
+        if snapshot.established > self.established {
+            self.established = snapshot.established;
+            self.progress_at = elapsed;
+        }
         let phases = &scenario.phases;
-        let all = snapshot.established == u64::from(scenario.clients.sessions);
-        if all || elapsed >= phases.ramp + phases.establish {
+        let all = self.established == u64::from(scenario.clients.sessions);
+        // A slow ramp may have long pauses of its own, but not before its first session.
+        let due = if self.established == 0 { Duration::ZERO } else { phases.ramp };
+        if all || elapsed >= due.max(self.progress_at) + phases.establish {
             let complete_at = *self.complete_at.get_or_insert(elapsed);
-            return elapsed >= complete_at + phases.hold;
+            return self.established == 0 || elapsed >= complete_at + phases.hold;
         }
         false
     }

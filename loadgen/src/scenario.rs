@@ -43,6 +43,10 @@ pub struct Clients {
     pub sources: Sources,
     /// How conversation ids are chosen (default random).
     pub convs: ConvChoice,
+    /// Sessions that may be started and not yet established, so that a target which falls behind, or a busy machine, is not
+    /// buried under the retransmissions of those that wait (default 10,000). A start that waits for this is late, and
+    /// its lateness is in `connect_us`.
+    pub opening_max: u32,
 }
 
 /// The messages.
@@ -79,7 +83,7 @@ pub enum Load {
 pub struct Phases {
     /// All sessions start within this time, evenly (default: 10,000 a second).
     pub ramp: Duration,
-    /// How long to wait after the ramp until all are established (default 10 s).
+    /// The ramp ends when all are established, or when for this long none was (default 10 s).
     pub establish: Duration,
     /// Silence between the ramp and the load (default none).
     pub hold: Duration,
@@ -132,6 +136,7 @@ impl Scenario {
                 sockets: sessions.clamp(1, SOCKETS_DEFAULT_MAX),
                 sources,
                 convs: ConvChoice::Random,
+                opening_max: OPENING_DEFAULT,
             },
             traffic: Traffic {
                 load: Load::Closed { outstanding: 1 },
@@ -289,6 +294,7 @@ const SOCKETS_DEFAULT_MAX: u32 = 64;
 /// A driver numbers its sockets with 16 bits.
 const SOCKETS_PER_DRIVER_MAX: u32 = 65_535;
 const RAMP_DEFAULT_PER_S: u32 = 10_000;
+const OPENING_DEFAULT: u32 = 10_000;
 const BACKLOG_DEFAULT: usize = 1024;
 const HEADER: usize = kcp_core::wire::HEADER_LEN;
 /// A conv, so that a raw datagram is steered and found as a KCP one is, and a message header.

@@ -11,10 +11,12 @@ use net_io::driver::Counters;
 use net_io::socket::BindError;
 use net_io::{Driver, DriverKind, EpollDriver, Now, SocketOptions, UdpSocket, UringDriver, Waker};
 
-use crate::fleet::{Fleet, Plan, Share, Stage};
+use crate::fleet::Fleet;
 use crate::host::ThreadTime;
 use crate::live::{Gauge, Order, Orders};
 use crate::meter::{Meter, Quantiles};
+use crate::plan::{Plan, Share};
+use crate::timeline::Stage;
 
 /// What a worker tells the controller.
 #[derive(Debug)]

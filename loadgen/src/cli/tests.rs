@@ -1,4 +1,11 @@
+use kcp_core::FlushPolicy;
+use net_io::IoChoice;
+use netem::LinkConfig;
+
 use super::*;
+use crate::convs::ConvChoice;
+use crate::impair::Impair;
+use crate::scenario::{Load, Protocol, Scenario, profile_game};
 
 fn scenario(flags: &str) -> Result<Scenario, String> {
     let line = format!("kcp-loadgen run --target 127.0.0.1:4000 {flags}");

@@ -10,6 +10,7 @@ use netem::{Blackout, LinkConfig};
 
 use super::*;
 use crate::meter::Quantiles;
+use crate::scenario::Load;
 use crate::scenario::{profile_game, profile_reference};
 use crate::sources::Sources;
 
@@ -96,6 +97,20 @@ fn a_closed_loop_keeps_its_number_on_the_way() {
         let received = meter.counts.measured_received;
         assert!(received > expected * 99 / 100 && received <= expected, "{received} of {expected}");
     }
+}
+
+#[test]
+fn starts_wait_for_answers_and_their_wait_counts() {
+    let link = LinkConfig { delay_us: 10_000, ..LinkConfig::default() };
+    let mut sim = Sim::new(8, ClockStart::Zero, link, |s| {
+        s.phases.ramp = Duration::ZERO;
+        s.clients.opening_max = 4;
+    });
+    let meter = sim.run();
+    assert_sound(&meter, "seed 8");
+    // Five waves of four, 20 ms each; all were due at the start.
+    let connect = Quantiles::of(&meter.connect);
+    assert_eq!((connect.p50 / 1000, connect.max / 1000), (60, 100));
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn what_the_target_or_the_host_did_is_a_note() {
 }
 
 #[test]
-fn the_gate_waits_for_all_or_for_the_time_and_then_holds() {
+fn the_gate_waits_for_all_or_for_want_of_progress_and_then_holds() {
     let mut scenario = scenario();
     scenario.phases.ramp = Duration::from_secs(1);
     scenario.phases.establish = Duration::from_secs(5);
@@ -94,5 +94,7 @@ fn the_gate_waits_for_all_or_for_the_time_and_then_holds() {
             .collect::<Vec<_>>()
     };
     assert_eq!(opens(&[(0, 9), (1, 10), (2, 10), (3, 10)]), [false, false, false, true]);
-    assert_eq!(opens(&[(5, 9), (6, 9), (7, 9), (8, 9)]), [false, false, false, true]);
+    assert_eq!(opens(&[(5, 9), (9, 9), (10, 9), (12, 9)]), [false, false, false, true]);
+    assert_eq!(opens(&[(5, 8), (10, 9), (15, 9), (17, 9)]), [false, false, false, true]);
+    assert_eq!(opens(&[(4, 0), (5, 0)]), [false, true], "nobody there: no hold");
 }
