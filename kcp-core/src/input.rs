@@ -118,8 +118,8 @@ impl Kcp {
         sn.since(self.space.una) <= -FAR_BEHIND.cast_signed()
     }
 
-    #[inline]
     /// Every ACK is a round-trip sample, stale and repeated ones included, as in the reference.
+    #[inline]
     fn on_ack(&mut self, cx: &mut Cx<'_>, now: Millis, sn: Sn, ts: Millis) {
         let rtt = now.since(ts);
         if cx.config.strict && rtt.cast_unsigned() > RTO_MAX {

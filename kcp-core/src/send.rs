@@ -276,10 +276,9 @@ impl Sender {
     /// Removes the segment `sn`, if it is in flight. Reference: `ikcp_parse_ack`, `ikcp_shrink_buf`.
     #[inline]
     pub(crate) fn on_ack(&mut self, space: &mut SendSpace, sn: Sn, store: &mut Store) {
-        match index_of(*space, sn) {
-            None => {}
-            Some(0) => self.remove_front(space, 1, store),
-            Some(index) => self.remove_inner(index, store),
+        // Most often `una` has removed it already.
+        if let Some(index) = index_of(*space, sn) {
+            self.remove(space, index, store);
         }
     }
 
@@ -413,6 +412,7 @@ impl Sender {
     }
 
     /// Removes the first `count` numbered segments, and the holes that come to the front by that.
+    #[inline(always)] // once per datagram that acknowledges
     fn remove_front(&mut self, space: &mut SendSpace, count: u32, store: &mut Store) {
         let mut removed = count.min(space.numbered());
         for _ in 0..removed {
@@ -441,8 +441,13 @@ impl Sender {
         store.give_back(segment.fragment);
     }
 
-    /// Leaves a hole: the payload is given back at once, its place in the order stays.
-    fn remove_inner(&mut self, index: usize, store: &mut Store) {
+    /// Removes the numbered segment at `index`. Away from the front it leaves a hole: the payload is given back at once, its
+    /// place in the order stays.
+    #[inline(never)] // beside the straight line
+    fn remove(&mut self, space: &mut SendSpace, index: usize, store: &mut Store) {
+        if index == 0 {
+            return self.remove_front(space, 1, store);
+        }
         if let Some(segment) = self.segments.get_mut(index)
             && !segment.acked
         {

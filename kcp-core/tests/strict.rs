@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use kcp_core::wire::{Command, HEADER_LEN, Header};
-use kcp_core::{Conv, Cx, InputError, Kcp, KcpConfig, Millis, Sn, Store};
+use kcp_core::{Conv, Cx, FAR_BEHIND, InputError, Kcp, KcpConfig, Millis, Sn, Store};
 use netem::Rng;
 use proptest::prelude::*;
 
@@ -142,6 +142,18 @@ fn round_trip_samples_above_a_minute_are_not_believed() {
     let ahead = Header { ts: Millis(NOW.0 + 5), ..ack(3, 2).0 };
     victim.input(&[(ahead, b"")]).unwrap();
     assert_eq!((victim.kcp.rto(), victim.store.stats().rtt_samples_dropped), (rto, 2));
+}
+
+#[test]
+fn an_ack_of_what_was_never_sent_lately_is_ignored_whole() {
+    let mut victim = Victim::new();
+    let before = victim.state();
+    let far = Header { wnd: 0, una: Sn(3), ..ack(2_u32.wrapping_sub(FAR_BEHIND), 3).0 };
+    victim.input(&[(far, b"")]).unwrap();
+    assert_eq!(victim.state(), before);
+    let near = Header { sn: far.sn.add(1), ..far };
+    victim.input(&[(near, b"")]).unwrap();
+    assert_eq!((victim.kcp.rmt_wnd(), victim.kcp.snd_una()), (0, Sn(3)));
 }
 
 #[test]
