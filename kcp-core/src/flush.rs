@@ -7,7 +7,7 @@ use crate::config::{FlushPolicy, KcpConfig, Reference};
 use crate::congestion::Losses;
 use crate::kcp::{Cx, Kcp};
 use crate::probe::Probe;
-use crate::send::{Rules, Tally};
+use crate::segment::{Rules, Tally};
 use crate::stats::Stats;
 use crate::units::{Conv, Millis, Sn};
 use crate::wire::{Command, HEADER_LEN, Header};

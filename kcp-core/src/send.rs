@@ -10,8 +10,9 @@ use alloc::collections::VecDeque;
 use crate::config::KcpConfig;
 use crate::error::SendError;
 use crate::flush::{Datagram, Full};
+use crate::segment::{InFlight, Rules, Segment, Tally};
 use crate::stats::Stats;
-use crate::store::{Fragment, Store};
+use crate::store::Store;
 use crate::units::{Millis, Sn};
 
 /// The numbers in use by our side: `una` is the oldest unacknowledged, `nxt` the next to be given out.
@@ -27,44 +28,6 @@ impl SendSpace {
     pub(crate) const fn numbered(self) -> u32 {
         self.nxt.0.wrapping_sub(self.una.0)
     }
-}
-
-/// One segment, queued or in flight. Names are the reference's.
-#[derive(Debug)]
-pub(crate) struct Segment {
-    fragment: Fragment,
-    ts: Millis,
-    resendts: Millis,
-    rto: u32,
-    fastack: u32,
-    xmit: u32,
-    acked: bool,
-}
-
-/// Why a segment is transmitted again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
-    Timeout,
-    Fast,
-}
-
-/// The settings and estimates that decide about (re)transmission, fixed for one flush.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
-    pub(crate) rto: u32,
-    pub(crate) nodelay: u32,
-    pub(crate) resent: u32,
-    pub(crate) fastlimit: u32,
-    pub(crate) dead_link: u32,
-}
-
-/// Repeated transmissions of one pass, by reason.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) timeout: u32,
-    pub(crate) fast: u32,
-    /// One segment has been sent too often.
-    pub(crate) dead: bool,
 }
 
 /// Everything this side sent or wants to send.
@@ -89,55 +52,6 @@ struct DueBound {
     far: bool,
     /// No segment has a higher fast-ack count than this.
     fastack: u32,
-}
-
-impl Segment {
-    fn new(fragment: Fragment) -> Self {
-        let (ts, resendts) = (Millis(0), Millis(0));
-        Self { fragment, ts, resendts, rto: 0, fastack: 0, xmit: 0, acked: false }
-    }
-
-    /// The first transmission, to be repeated after `wait` ms. Only this one may wait longer than `rto`.
-    #[inline]
-    fn emit_first(
-        &mut self,
-        sn: Sn,
-        now: Millis,
-        (rto, wait): (u32, u32),
-        out: &mut Datagram<'_>,
-    ) -> Result<(), Full> {
-        out.write_push(self.fragment.frg(), sn, now, self.fragment.as_slice())?;
-        self.xmit = 1;
-        self.ts = now;
-        self.rto = rto;
-        self.resendts = now.add(wait);
-        Ok(())
-    }
-
-    /// Which of the reference's rules for a repeated transmission applies, if any. Reference: `ikcp_flush`.
-    fn due(&self, now: Millis, rules: &Rules) -> Option<Due> {
-        if now.since(self.resendts) >= 0 {
-            Some(Due::Timeout)
-        } else if self.fastack >= rules.resent
-            && (rules.fastlimit == 0 || self.xmit <= rules.fastlimit)
-        {
-            Some(Due::Fast)
-        } else {
-            None
-        }
-    }
-
-    /// Books a repeated transmission. A timeout keeps the fast-ack count and a fast resend keeps the timeout, as in the
-    /// reference.
-    fn book(&mut self, due: Due, now: Millis, rules: &Rules) {
-        match due {
-            Due::Timeout => self.rto = backed_off(self.rto, rules),
-            Due::Fast => self.fastack = 0,
-        }
-        self.xmit = self.xmit.wrapping_add(1);
-        self.ts = now;
-        self.resendts = now.add(self.rto);
-    }
 }
 
 impl Sender {
@@ -311,16 +225,7 @@ impl Sender {
     pub(crate) fn in_flight(&self, space: SendSpace) -> impl Iterator<Item = InFlight> {
         let numbered = self.segments.iter().take(space.numbered() as usize);
         let unacked = (0..).zip(numbered).filter(|(_, segment)| !segment.acked);
-        unacked.map(move |(offset, segment)| InFlight {
-            sn: space.una.add(offset),
-            frg: segment.fragment.frg(),
-            len: segment.fragment.len(),
-            ts: segment.ts,
-            resendts: segment.resendts,
-            rto: segment.rto,
-            fastack: segment.fastack,
-            xmit: segment.xmit,
-        })
+        unacked.map(move |(offset, segment)| segment.in_flight(space.una.add(offset)))
     }
 
     /// Writes what was never transmitted, to be repeated after the timeout `(rto, wait)`.
@@ -381,15 +286,9 @@ impl Sender {
         let mut filled = Ok(());
         for segment in self.segments.range_mut(start..end) {
             if !segment.acked {
-                if let Some(due) = segment.due(now, rules) {
-                    let fragment = &segment.fragment;
-                    filled = out.write_push(fragment.frg(), sn, now, fragment.as_slice());
-                    if filled.is_err() {
-                        break;
-                    }
-                    segment.book(due, now, rules);
-                    tally.count(due);
-                    tally.dead |= segment.xmit >= rules.dead_link;
+                filled = segment.emit_again(sn, now, rules, tally, out);
+                if filled.is_err() {
+                    break;
                 }
                 self.due.include(segment, now);
             }
@@ -526,16 +425,6 @@ impl Sender {
     }
 }
 
-impl Tally {
-    #[inline]
-    const fn count(&mut self, due: Due) {
-        match due {
-            Due::Timeout => self.timeout += 1,
-            Due::Fast => self.fast += 1,
-        }
-    }
-}
-
 impl DueBound {
     #[inline]
     fn include_time(&mut self, resendts: Millis) {
@@ -551,41 +440,11 @@ impl DueBound {
     }
 }
 
-/// A segment in flight, for introspection. Names are the reference's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InFlight {
-    /// Its number.
-    pub sn: Sn,
-    /// Fragments of the message that follow this one.
-    pub frg: u8,
-    /// Payload bytes.
-    pub len: usize,
-    /// Time of the latest transmission.
-    pub ts: Millis,
-    /// When its timeout passes.
-    pub resendts: Millis,
-    /// Its timeout in milliseconds, backed off by each timeout so far.
-    pub rto: u32,
-    /// Datagrams that acknowledged a later segment since the last fast resend.
-    pub fastack: u32,
-    /// Transmissions so far.
-    pub xmit: u32,
-}
-
 /// The place of `sn` in the deque, if it is numbered.
 #[inline]
 const fn index_of(space: SendSpace, sn: Sn) -> Option<usize> {
     let offset = sn.0.wrapping_sub(space.una.0);
     if offset < space.numbered() { Some(offset as usize) } else { None }
-}
-
-/// The timeout after one more expiry. Reference: `ikcp_flush`; the halves are signed there.
-const fn backed_off(rto: u32, rules: &Rules) -> u32 {
-    match rules.nodelay {
-        0 => rto.wrapping_add(if rto > rules.rto { rto } else { rules.rto }),
-        1 => rto.wrapping_add((rto.cast_signed() / 2).cast_unsigned()),
-        _ => rto.wrapping_add(rules.rto / 2),
-    }
 }
 
 /// A message of this many fragments is refused: one less always fits the smallest receive window of a stock peer.
@@ -596,6 +455,3 @@ const SEGMENTS_FIRST: usize = 4;
 
 /// A timeout further ahead than this (12 days) may compare wrongly with one far behind it.
 const FAR_MS: u32 = 1 << 30;
-
-/// An idle session holds none of these, a busy one many: the size is watched.
-const _: () = assert!(size_of::<Segment>() <= 48);
