@@ -3,6 +3,9 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::stream::{
+    Close, ConnectError, StreamAddr, StreamConfig, StreamCounters, StreamEvent, StreamId,
+};
 use crate::wake::Waker;
 
 /// Microseconds since an epoch all drivers of the process share. Read once per turn; never goes back, never wraps.
@@ -84,6 +87,8 @@ pub struct DriverConfig {
     /// third of the CPU time. Off where the receiving host steers by content, as a gateway does by conv: over loopback and
     /// virtual links a train arrives whole and is steered by its first datagram.
     pub gso: bool,
+    /// The bounds of streams; `None` for a driver without, which pays nothing for them (default `None`).
+    pub streams: Option<StreamConfig>,
 }
 
 impl Default for DriverConfig {
@@ -96,6 +101,7 @@ impl Default for DriverConfig {
             min_wait_us: 0,
             want: 32,
             gso: true,
+            streams: None,
         }
     }
 }
@@ -132,20 +138,29 @@ pub struct Counters {
     pub tx_full: u64,
     /// Datagrams lost to any other send error.
     pub tx_errors: u64,
-    /// System calls that submitted, waited, sent or received. On io_uring that is all of them: one a turn.
+    /// System calls that submitted, waited, sent or received. On io_uring that is all of them: one a turn. Making and ending
+    /// a stream takes a few more, not counted here.
     pub enters: u64,
     /// Turns ended by [`Waker::wake`].
     pub wakes: u64,
 }
 
-/// One thread's datagram I/O.
+/// One thread's I/O: datagrams, and streams beside them.
 ///
-/// A turn is: [`submit_and_wait`](Driver::submit_and_wait), then [`recv`](Driver::recv) until `None` or the caller's budget
-/// ends, then any number of [`slot`](Driver::slot) + [`queue`](Driver::queue) pairs. What was queued leaves with the
+/// A turn is: [`submit_and_wait`](Driver::submit_and_wait), then [`recv`](Driver::recv) and
+/// [`stream_event`](Driver::stream_event) until `None` or the caller's budget ends, then any number of
+/// [`slot`](Driver::slot) + [`queue`](Driver::queue) pairs, stream reads and writes. What was queued leaves with the
 /// next `submit_and_wait`. What was not received stays for the next turn, which then does not block.
+///
+/// A stream is known by its [`StreamId`] from [`connect`](Driver::connect) or [`adopt`](Driver::adopt) until
+/// [`StreamEvent::Failed`] or [`StreamEvent::Closed`] is handed out, or the caller aborts it; with a handle that is not valid
+/// every call does nothing. What a peer does shows only to a read that is asked for, or to a write.
 pub trait Driver {
     /// What [`add_socket`](Driver::add_socket) takes: a bound UDP socket, real or simulated.
     type Socket: std::fmt::Debug;
+
+    /// What [`adopt`](Driver::adopt) takes: a connected stream socket, real or simulated.
+    type Stream: std::fmt::Debug;
 
     /// Starts receiving on `socket`.
     ///
@@ -153,8 +168,8 @@ pub trait Driver {
     /// The kernel's; the driver is unchanged.
     fn add_socket(&mut self, socket: Self::Socket) -> io::Result<SocketId>;
 
-    /// Sends what is queued, waits for a datagram, a wake-up or `deadline`, and reads the clock: one system call where the
-    /// kernel allows. `None` waits for ever. A deadline in the past polls. The clock is never before the deadline when it was
+    /// Sends what is queued, waits for a datagram, a stream, a wake-up or `deadline`, and reads the clock: one system call where
+    /// the kernel allows. `None` waits for ever. A deadline in the past polls. The clock is never before the deadline when it was
     /// the deadline that ended the wait, but a wait may also end for nothing (a signal, a failed send).
     ///
     /// # Errors
@@ -179,6 +194,37 @@ pub trait Driver {
     /// # Panics
     /// When `len` is more than the slot, or the socket is not this driver's.
     fn queue(&mut self, len: usize, to: &Destination);
+
+    /// Starts a connection, from the address `bind` where there is one, and tells what became of it with
+    /// [`StreamEvent::Connected`] or [`StreamEvent::Failed`]. No deadline: abort what takes too long. It may be written to and
+    /// a read be asked for at once.
+    ///
+    /// # Errors
+    /// A bound, or what the kernel knows at once. There is no stream then.
+    fn connect(&mut self, to: &StreamAddr, bind: Option<IpAddr>) -> Result<StreamId, ConnectError>;
+
+    /// Takes over a connection that somebody else has made.
+    ///
+    /// # Errors
+    /// A bound, or the kernel's. The connection is closed then.
+    fn adopt(&mut self, stream: Self::Stream) -> Result<StreamId, ConnectError>;
+
+    /// Asks for one read, which ends with [`StreamEvent::Data`], [`StreamEvent::Fin`] or [`StreamEvent::Closed`]. While none is
+    /// asked for, nothing is taken from the kernel and the peer has to wait. Asking again before that changes nothing.
+    fn stream_read(&mut self, id: StreamId);
+
+    /// Queues bytes, as many as the stream's bound and the driver's allow, and tells how many: what is written in a turn leaves
+    /// as one send. When it was fewer than all, [`StreamEvent::Writable`] tells when to go on.
+    fn stream_write(&mut self, id: StreamId, bytes: &[u8]) -> usize;
+
+    /// Ends a stream from this side; see [`Close`].
+    fn stream_close(&mut self, id: StreamId, how: Close);
+
+    /// What happened to the streams, in order for each.
+    fn stream_event(&mut self) -> Option<StreamEvent<'_>>;
+
+    /// What happened to streams so far.
+    fn stream_counters(&self) -> StreamCounters;
 
     /// A handle with which any thread ends this driver's wait.
     fn waker(&self) -> Waker;

@@ -1,10 +1,14 @@
 //! EpollDriver: the same turn with epoll, recvmmsg and sendmmsg, for hosts that refuse io_uring.
 
+mod streams;
+
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use self::streams::EpollStreams;
 use crate::addr;
 use crate::clock::{self, monotonic};
 use crate::cmsg;
@@ -13,6 +17,9 @@ use crate::driver::{
 };
 use crate::outbox::Outbox;
 use crate::socket::UdpSocket;
+use crate::stream::{
+    Close, ConnectError, StreamAddr, StreamCounters, StreamEvent, StreamId, StreamSocket,
+};
 use crate::sys::{Epoll, ReceiveTable, SendTable};
 use crate::table::SocketTable;
 use crate::wake::{WakeEvent, Waker};
@@ -29,6 +36,7 @@ pub struct EpollDriver {
     sockets: SocketTable,
     outbox: Outbox,
     sends: SendTable,
+    streams: Option<Box<EpollStreams>>,
     wake: WakeEvent,
     counters: Counters,
     now: Now,
@@ -60,6 +68,10 @@ impl EpollDriver {
         let epoll = Epoll::new()?;
         let wake = WakeEvent::new()?;
         epoll.add(wake.as_fd(), WAKE)?;
+        let streams = match &config.streams {
+            Some(streams) => Some(Box::new(EpollStreams::new(streams)?)),
+            None => None,
+        };
         let receives = usize::from(config.buffers).clamp(1, RECEIVES_MAX);
         Ok(Self {
             epoll,
@@ -77,6 +89,7 @@ impl EpollDriver {
             sockets: SocketTable::new(config.gso),
             outbox: Outbox::new(config.send_arena, TRAINS_MAX),
             sends: SendTable::new(SENDS_MAX)?,
+            streams,
             wake,
             counters: Counters::default(),
             now: monotonic(),
@@ -121,7 +134,8 @@ impl EpollDriver {
 
     /// How long the next wait may take; `None` = for ever.
     fn timeout(&self, deadline: Option<Now>) -> Option<Duration> {
-        if self.inbox.has_more() {
+        let events = self.streams.as_ref().is_some_and(|streams| streams.table.has_events());
+        if events || self.inbox.has_more() {
             return Some(Duration::ZERO);
         }
         // A fresh reading: since the last one the caller has worked, and a deadline must be neither early nor late by that.
@@ -180,6 +194,7 @@ impl Inbox {
 
 impl Driver for EpollDriver {
     type Socket = UdpSocket;
+    type Stream = StreamSocket;
 
     fn add_socket(&mut self, socket: UdpSocket) -> io::Result<SocketId> {
         let id = self.sockets.next_id()?;
@@ -193,14 +208,22 @@ impl Driver for EpollDriver {
 
     fn submit_and_wait(&mut self, deadline: Option<Now>) -> io::Result<Now> {
         self.flush();
+        if let Some(streams) = &mut self.streams {
+            streams.flush(&mut self.counters);
+        }
         let timeout = self.timeout(deadline);
         let count = self.wait(timeout)?;
         self.now = monotonic();
         self.inbox.taken = 0;
         for index in 0..count {
-            let token = self.events[index].u64;
-            match u16::try_from(token) {
+            let event = self.events[index];
+            match u16::try_from(event.u64) {
                 Ok(id) => self.inbox.mark_ready(SocketId(id)),
+                Err(_) if EpollStreams::owns(event.u64) => {
+                    if let Some(streams) = &mut self.streams {
+                        streams.on_edge(&event);
+                    }
+                }
                 Err(_) => {
                     self.wake.drain()?;
                     self.counters.wakes += u64::from(self.wake.take());
@@ -264,6 +287,45 @@ impl Driver for EpollDriver {
         self.outbox.queue(len, to, segment_max);
         self.counters.tx_datagrams += 1;
         self.counters.tx_bytes += len as u64;
+    }
+
+    fn connect(&mut self, to: &StreamAddr, bind: Option<IpAddr>) -> Result<StreamId, ConnectError> {
+        let streams = self.streams.as_mut().ok_or(ConnectError::Streams)?;
+        let id = streams.table.connect(|config| StreamSocket::connect(to, bind, config))?;
+        streams.register(id, &self.epoll)
+    }
+
+    fn adopt(&mut self, stream: StreamSocket) -> Result<StreamId, ConnectError> {
+        let streams = self.streams.as_mut().ok_or(ConnectError::Streams)?;
+        let id = streams.table.adopt(|| {
+            stream.prepare()?;
+            Ok(stream)
+        })?;
+        streams.register(id, &self.epoll)
+    }
+
+    fn stream_read(&mut self, id: StreamId) {
+        if let Some(streams) = &mut self.streams {
+            streams.table.read(id);
+        }
+    }
+
+    fn stream_write(&mut self, id: StreamId, bytes: &[u8]) -> usize {
+        self.streams.as_mut().map_or(0, |streams| streams.table.write(id, bytes))
+    }
+
+    fn stream_close(&mut self, id: StreamId, how: Close) {
+        if let Some(streams) = &mut self.streams {
+            streams.table.close(id, how);
+        }
+    }
+
+    fn stream_event(&mut self) -> Option<StreamEvent<'_>> {
+        self.streams.as_mut()?.next_event(&mut self.counters)
+    }
+
+    fn stream_counters(&self) -> StreamCounters {
+        self.streams.as_ref().map(|streams| streams.table.counters()).unwrap_or_default()
     }
 
     fn waker(&self) -> Waker {

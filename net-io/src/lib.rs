@@ -1,4 +1,4 @@
-//! One thread's kernel boundary: datagrams in batches, through io_uring, through epoll, or simulated.
+//! One thread's kernel boundary: datagrams in batches, and byte streams, through io_uring, through epoll, or simulated.
 //!
 //! A thread owns one [`Driver`] and its sockets, and works in turns:
 //!
@@ -23,6 +23,9 @@
 //! - A received payload is the kernel's buffer, lent until the driver is called again; copy what must last.
 //! - A slot is the driver's arena. What was queued is the driver's until the next wait (or until the arena is full), and then
 //!   free again: no send outlives the system call that took it, because none may block.
+//! - The same holds for streams: a read is lent from a buffer of the driver, and what is written is copied to chunks of the driver,
+//!   which go back to their pool with the bytes that the kernel took. So nothing of a stream is ever in flight but its
+//!   handle: a completion that finds it gone gives its buffer back.
 //!
 //! Loss is a number, never an error: what does not fit a buffer, a socket or the wire is dropped and counted, as UDP drops it
 //! anywhere else on its way.
@@ -41,6 +44,7 @@ pub mod probe;
 pub mod sim;
 pub mod socket;
 pub mod steer;
+pub mod stream;
 #[expect(unsafe_code, reason = "the system calls")]
 mod sys;
 mod table;
@@ -53,5 +57,9 @@ pub use driver::{
 pub use epoll::EpollDriver;
 pub use probe::{IoChoice, Probe};
 pub use socket::{SocketOptions, UdpSocket};
+pub use stream::{
+    Close, ConnectError, StreamAddr, StreamConfig, StreamCounters, StreamEnd, StreamEvent,
+    StreamId, StreamSocket,
+};
 pub use uring::UringDriver;
 pub use wake::Waker;

@@ -44,15 +44,21 @@ mod fabric;
 mod net;
 
 use std::io;
+use std::net::IpAddr;
 
 use crate::driver::{
     Counters, Datagram, Destination, Driver, DriverConfig, DriverKind, Now, SocketId,
 };
 use crate::outbox::Outbox;
+use crate::stream::{Close, ConnectError, StreamAddr, StreamCounters, StreamEvent, StreamId};
 use crate::wake::Waker;
 
 use fabric::{DriverId, Packet, Refused};
 pub use net::{ClockStart, NetCounters, Pace, SimConfig, SimHost, SimNet, SimSocket};
+
+/// A simulated stream. There are none yet: to this driver every connection is refused for want of streams.
+#[derive(Debug)]
+pub enum SimStream {}
 
 /// A driver on a simulated network.
 ///
@@ -127,6 +133,7 @@ impl SimDriver {
 
 impl Driver for SimDriver {
     type Socket = SimSocket;
+    type Stream = SimStream;
 
     /// # Errors
     /// `InvalidInput` if the socket belongs to another network; `OutOfMemory` past 65,536 sockets.
@@ -195,6 +202,30 @@ impl Driver for SimDriver {
         self.net.has_output(self.id);
         self.counters.tx_datagrams += 1;
         self.counters.tx_bytes += len as u64;
+    }
+
+    fn connect(&mut self, _: &StreamAddr, _: Option<IpAddr>) -> Result<StreamId, ConnectError> {
+        Err(ConnectError::Streams)
+    }
+
+    fn adopt(&mut self, stream: SimStream) -> Result<StreamId, ConnectError> {
+        match stream {}
+    }
+
+    fn stream_read(&mut self, _: StreamId) {}
+
+    fn stream_write(&mut self, _: StreamId, _: &[u8]) -> usize {
+        0
+    }
+
+    fn stream_close(&mut self, _: StreamId, _: Close) {}
+
+    fn stream_event(&mut self) -> Option<StreamEvent<'_>> {
+        None
+    }
+
+    fn stream_counters(&self) -> StreamCounters {
+        StreamCounters::default()
     }
 
     fn waker(&self) -> Waker {

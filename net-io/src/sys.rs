@@ -132,7 +132,17 @@ impl Epoll {
 
     /// Watches `fd` for input, level-triggered; its events carry `token`.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN.cast_unsigned(), u64: token };
+        self.add_for(fd, libc::EPOLLIN, token)
+    }
+
+    /// Watches `fd` for all that changes on a stream, edge-triggered: each change is told once.
+    pub(crate) fn add_stream(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        self.add_for(fd, events, token)
+    }
+
+    fn add_for(&self, fd: BorrowedFd<'_>, events: c_int, token: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events.cast_unsigned(), u64: token };
         // SAFETY: `event` outlives the call; the kernel copies it.
         let result = unsafe {
             libc::epoll_ctl(
@@ -429,7 +439,7 @@ pub(crate) struct ReceiveTable {
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct IoVec(iovec);
+pub(crate) struct IoVec(pub(crate) iovec);
 // SAFETY: an integer, and a pointer that may be null.
 unsafe impl Plain for IoVec {}
 // SAFETY: any bytes are a value.

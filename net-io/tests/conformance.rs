@@ -5,12 +5,18 @@
 
 #[path = "conformance/bed.rs"]
 mod bed;
+#[path = "conformance/crowds.rs"]
+mod crowds;
 #[path = "conformance/limits.rs"]
 mod limits;
+#[path = "conformance/streams.rs"]
+mod streams;
 #[path = "conformance/traffic.rs"]
 mod traffic;
 #[path = "conformance/waiting.rs"]
 mod waiting;
+#[path = "conformance/wire.rs"]
+mod wire;
 
 /// A test per scenario.
 macro_rules! tests {
@@ -62,6 +68,40 @@ macro_rules! everywhere {
     };
 }
 
+/// What all drivers with streams have in common.
+macro_rules! with_streams {
+    ($bed:ident) => {
+        tests! { $bed:
+            streams {
+                a_stream_over_ipv4_carries_both_ways
+                a_stream_over_ipv6_carries_both_ways
+                a_stream_over_a_unix_socket_carries_both_ways
+                either_side_finishes_first
+                both_sides_finish_at_once
+                a_finish_waits_for_what_is_queued
+                nothing_is_read_that_was_not_asked_for
+                who_does_not_read_holds_the_writer_back
+                large_transfers_arrive_whole
+                many_writes_of_a_turn_leave_as_one_send
+                a_connection_that_nobody_listens_for_is_refused
+                bounds_on_streams_are_kept
+                an_abort_is_a_reset_to_the_peer
+                a_peer_that_leaves_in_mid_write_is_a_reset
+                the_last_words_of_a_peer_are_heard
+                a_handle_that_is_not_valid_finds_nobody
+                a_connection_can_be_aborted_before_it_is_made
+                events_left_over_do_not_block
+            }
+            crowds {
+                thousands_of_streams_take_turns
+                streams_that_are_stuck_leave_room_for_others
+                datagrams_flow_beside_busy_streams
+                a_driver_that_goes_with_everything_under_way
+            }
+        }
+    };
+}
+
 /// What takes real time or a second thread.
 macro_rules! in_real_time {
     ($bed:ident) => {
@@ -77,11 +117,13 @@ macro_rules! in_real_time {
 
 mod uring {
     everywhere! { UringBed }
+    with_streams! { UringBed }
     in_real_time! { UringBed }
 }
 
 mod epoll {
     everywhere! { EpollBed }
+    with_streams! { EpollBed }
     in_real_time! { EpollBed }
 }
 

@@ -416,6 +416,7 @@ impl Io {
             min_wait_us: self.min_wait_us,
             want: self.want,
             gso: self.gso,
+            streams: None,
         }
     }
 

@@ -1,17 +1,19 @@
-//! UringDriver: multishot receives into one ring of buffers, batched sends, one system call per turn.
+//! UringDriver: multishot receives into one ring of buffers, batched sends, streams beside them, one system call per turn.
 
 mod op;
 #[expect(unsafe_code, reason = "the ring and the memory it shares with the kernel")]
 mod ring;
+mod streams;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use self::op::Op;
+use self::op::{Group, Op};
 use self::ring::{Buffer, Completion, Ring, RingSizes, Send, Wait};
+use self::streams::UringStreams;
 use crate::addr::{self, NAME_MAX, field};
 use crate::clock::{self, monotonic};
 use crate::cmsg;
@@ -20,6 +22,9 @@ use crate::driver::{
 };
 use crate::outbox::Outbox;
 use crate::socket::UdpSocket;
+use crate::stream::{
+    Close, ConnectError, StreamAddr, StreamCounters, StreamEvent, StreamId, StreamSocket,
+};
 use crate::sys::SendTable;
 use crate::table::{SocketTable, count_error};
 use crate::wake::{WakeEvent, Waker};
@@ -36,6 +41,7 @@ pub struct UringDriver {
     sockets: SocketTable,
     outbox: Outbox,
     resends: SendTable,
+    streams: Option<Box<UringStreams>>,
     wake: WakeEvent,
     counters: Counters,
     now: Now,
@@ -94,21 +100,36 @@ impl UringDriver {
     /// kernel takes its time to give back the locked memory of rings just closed.
     pub fn new(config: &DriverConfig) -> io::Result<Self> {
         let submissions = u32::from(config.batch_max).next_power_of_two().clamp(64, 4096);
-        Self::with_queues(config, submissions, 2 * u32::from(config.buffers) + submissions)
+        let reads = config.streams.as_ref().map_or(0, |streams| streams.read_buffers);
+        let completions = 2 * (u32::from(config.buffers) + u32::from(reads)) + submissions;
+        Self::with_queues(config, submissions, completions)
     }
 
     /// Builds the driver with queues of these sizes; the kernel rounds them up.
     fn with_queues(config: &DriverConfig, submissions: u32, completions: u32) -> io::Result<Self> {
         let datagram_max = config.datagram_max.max(1);
-        if !config.buffers.is_power_of_two() || config.buffers > BUFFERS_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{} buffers: not a power of two up to {BUFFERS_MAX}", config.buffers),
-            ));
+        let reads = config.streams.as_ref().map_or(1, |streams| streams.read_buffers);
+        for buffers in [config.buffers, reads] {
+            if !buffers.is_power_of_two() || buffers > BUFFERS_MAX {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("{buffers} buffers: not a power of two up to {BUFFERS_MAX}"),
+                ));
+            }
         }
         let buffer_len = (OVERHEAD + u32::from(datagram_max)).next_multiple_of(8);
         let sizes = RingSizes { submissions, completions, buffers: config.buffers, buffer_len };
-        let ring = patiently(|| Ring::new(sizes))?;
+        let streams = match &config.streams {
+            Some(streams) => Some(Box::new(UringStreams::new(streams)?)),
+            None => None,
+        };
+        let ring = patiently(|| {
+            let mut ring = Ring::new(sizes)?;
+            if let Some(streams) = &config.streams {
+                ring.add_streams(streams.read_buffers, streams.read_buffer_len)?;
+            }
+            Ok(ring)
+        })?;
         let wake = WakeEvent::new()?;
         Ok(Self {
             inbox: Inbox {
@@ -129,6 +150,7 @@ impl UringDriver {
             sockets: SocketTable::new(config.gso),
             outbox: Outbox::new(config.send_arena, ring.submissions()),
             resends: SendTable::new(1)?,
+            streams,
             wake,
             counters: Counters::default(),
             now: monotonic(),
@@ -168,6 +190,9 @@ impl UringDriver {
 
     /// Submits, waits as told, and sorts what came.
     fn turn(&mut self, wait: Wait) -> io::Result<()> {
+        if let Some(streams) = &mut self.streams {
+            streams.table.offer();
+        }
         let generation = self.outbox.generation();
         let trains = self.outbox.trains();
         self.counters.tx_sends += trains.len() as u64;
@@ -176,9 +201,25 @@ impl UringDriver {
             message: self.sockets.message(&self.outbox, train),
             op: Op::Send { train: index, count: train.count, generation },
         });
-        self.ring.turn(sends, wait)?;
+        let stream_sends = self.streams.iter().flat_map(|streams| streams.sends());
+        self.ring.turn(sends, stream_sends, wait)?;
         self.reap()?;
         self.outbox.clear();
+        self.settle_streams()
+    }
+
+    /// Streams' sends that failed have told so: the others are done.
+    fn settle_streams(&mut self) -> io::Result<()> {
+        if self.streams.is_none() {
+            return Ok(());
+        }
+        while self.ring.has_overflow() {
+            self.ring.turn(std::iter::empty(), std::iter::empty(), Wait::Poll)?;
+            self.reap()?;
+        }
+        if let Some(streams) = &mut self.streams {
+            streams.settle();
+        }
         Ok(())
     }
 
@@ -195,9 +236,26 @@ impl UringDriver {
                     self.arming.wake = true;
                     self.counters.wakes += u64::from(self.wake.take());
                 }
+                Op::StreamRead(_) | Op::StreamReady(_) | Op::StreamSend(_) | Op::Cancel => {
+                    self.on_stream(completion);
+                }
             }
         }
         Ok(())
+    }
+
+    fn on_stream(&mut self, completion: Completion) {
+        let Some(streams) = &mut self.streams else { return };
+        match completion.op {
+            Op::StreamRead(id) => streams.on_read(id, completion, &mut self.ring),
+            Op::StreamReady(id) => streams.table.on_writable(id),
+            Op::StreamSend(id) => {
+                let result = completion.result.map(|len| len as usize);
+                streams.table.on_sent(id, result);
+            }
+            // What was to end had ended.
+            Op::Cancel | Op::Receive { .. } | Op::Send { .. } | Op::Wake => {}
+        }
     }
 
     fn on_receive(&mut self, socket: SocketId, completion: Completion) -> io::Result<()> {
@@ -255,7 +313,7 @@ impl UringDriver {
     }
 
     fn publish(&mut self) {
-        self.ring.publish();
+        self.ring.publish(Group::Datagrams);
         self.inbox.unpublished = 0;
     }
 
@@ -269,7 +327,8 @@ impl UringDriver {
 
     /// The wait of one turn; two system calls where the kernel cannot gather by itself.
     fn wait(&mut self, deadline: Option<Now>) -> io::Result<()> {
-        if !self.inbox.batch.is_empty() {
+        let events = self.streams.as_ref().is_some_and(|streams| streams.table.has_events());
+        if events || !self.inbox.batch.is_empty() {
             return self.turn(Wait::Poll);
         }
         let deadline = match (deadline, self.arming.failed_retry) {
@@ -294,7 +353,9 @@ impl UringDriver {
         let gather = Duration::from_micros(min_wait);
         self.turn(Wait::Until { want, min_wait_us: 0, timeout: Some(gather) })?;
         let left = timeout.map(|timeout| timeout - gather);
-        if self.inbox.batch.is_empty() && !self.arming.wake && left != Some(Duration::ZERO) {
+        let events = self.streams.as_ref().is_some_and(|streams| streams.table.has_events());
+        let idle = self.inbox.batch.is_empty() && !self.arming.wake && !events;
+        if idle && left != Some(Duration::ZERO) {
             self.turn(Wait::Until { want: 1, min_wait_us: 0, timeout: left })?;
         }
         Ok(())
@@ -303,6 +364,7 @@ impl UringDriver {
 
 impl Driver for UringDriver {
     type Socket = UdpSocket;
+    type Stream = StreamSocket;
 
     fn add_socket(&mut self, socket: UdpSocket) -> io::Result<SocketId> {
         let id = self.sockets.add(socket)?;
@@ -320,6 +382,9 @@ impl Driver for UringDriver {
         }
         self.publish();
         self.arm()?;
+        if let Some(streams) = &mut self.streams {
+            streams.prepare(&mut self.ring)?;
+        }
         self.inbox.taken = 0;
         self.wait(deadline)?;
         self.now = monotonic();
@@ -372,6 +437,43 @@ impl Driver for UringDriver {
         self.outbox.queue(len, to, segment_max);
         self.counters.tx_datagrams += 1;
         self.counters.tx_bytes += len as u64;
+    }
+
+    fn connect(&mut self, to: &StreamAddr, bind: Option<IpAddr>) -> Result<StreamId, ConnectError> {
+        let streams = self.streams.as_mut().ok_or(ConnectError::Streams)?;
+        streams.table.connect(|config| StreamSocket::connect(to, bind, config))
+    }
+
+    fn adopt(&mut self, stream: StreamSocket) -> Result<StreamId, ConnectError> {
+        let streams = self.streams.as_mut().ok_or(ConnectError::Streams)?;
+        streams.table.adopt(|| {
+            stream.prepare()?;
+            Ok(stream)
+        })
+    }
+
+    fn stream_read(&mut self, id: StreamId) {
+        if let Some(streams) = &mut self.streams {
+            streams.table.read(id);
+        }
+    }
+
+    fn stream_write(&mut self, id: StreamId, bytes: &[u8]) -> usize {
+        self.streams.as_mut().map_or(0, |streams| streams.table.write(id, bytes))
+    }
+
+    fn stream_close(&mut self, id: StreamId, how: Close) {
+        if let Some(streams) = &mut self.streams {
+            streams.table.close(id, how);
+        }
+    }
+
+    fn stream_event(&mut self) -> Option<StreamEvent<'_>> {
+        self.streams.as_mut()?.next_event(&mut self.ring)
+    }
+
+    fn stream_counters(&self) -> StreamCounters {
+        self.streams.as_ref().map(|streams| streams.table.counters()).unwrap_or_default()
     }
 
     fn waker(&self) -> Waker {

@@ -1,5 +1,7 @@
 //! What a completion is about: 64 bits of user data.
 
+use crate::stream::StreamId;
+
 /// An operation in flight. The top byte says which; the rest is its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
@@ -19,6 +21,21 @@ pub(super) enum Op {
     },
     /// The read that a waker ends.
     Wake,
+    /// A stream's one-shot receive.
+    StreamRead(StreamId),
+    /// Waits until a stream can be written to, or its connection is made.
+    StreamReady(StreamId),
+    /// A stream's send. Completes only when the kernel did not take all of it.
+    StreamSend(StreamId),
+    /// The end of another operation. Completes only when that was not there any more.
+    Cancel,
+}
+
+/// Which buffers an operation receives into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    Datagrams = 0,
+    Streams = 1,
 }
 
 impl Op {
@@ -29,6 +46,10 @@ impl Op {
                 SEND << KIND | (count as u64) << 32 | (generation as u64) << 16 | train as u64
             }
             Self::Wake => WAKE << KIND,
+            Self::StreamRead(id) => STREAM_READ << KIND | id.to_bits(),
+            Self::StreamReady(id) => STREAM_READY << KIND | id.to_bits(),
+            Self::StreamSend(id) => STREAM_SEND << KIND | id.to_bits(),
+            Self::Cancel => CANCEL << KIND,
         }
     }
 
@@ -39,7 +60,24 @@ impl Op {
             RECEIVE => Some(Self::Receive { socket: low }),
             SEND => Some(Self::Send { train: low, count: (count & 0xff) as u8, generation: high }),
             WAKE => Some(Self::Wake),
+            STREAM_READ => Some(Self::StreamRead(StreamId::from_bits(data))),
+            STREAM_READY => Some(Self::StreamReady(StreamId::from_bits(data))),
+            STREAM_SEND => Some(Self::StreamSend(StreamId::from_bits(data))),
+            CANCEL => Some(Self::Cancel),
             _ => None,
+        }
+    }
+
+    /// Where its buffer comes from, if it gets one.
+    pub(super) const fn group(self) -> Group {
+        match self {
+            Self::StreamRead(_) => Group::Streams,
+            Self::Receive { .. }
+            | Self::Send { .. }
+            | Self::Wake
+            | Self::StreamReady(_)
+            | Self::StreamSend(_)
+            | Self::Cancel => Group::Datagrams,
         }
     }
 }
@@ -59,10 +97,17 @@ const KIND: u32 = 56;
 const RECEIVE: u64 = 1;
 const SEND: u64 = 2;
 const WAKE: u64 = 3;
+const STREAM_READ: u64 = 4;
+const STREAM_READY: u64 = 5;
+const STREAM_SEND: u64 = 6;
+const CANCEL: u64 = 7;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The highest slot and generation.
+    const LAST: StreamId = StreamId::from_bits(u64::MAX);
 
     #[test]
     fn every_operation_survives_the_round_trip() {
@@ -72,6 +117,11 @@ mod tests {
             Op::Send { train: u16::MAX, count: 1, generation: 0 },
             Op::Send { train: 3, count: 64, generation: u16::MAX },
             Op::Wake,
+            Op::StreamRead(StreamId::from_bits(0)),
+            Op::StreamRead(LAST),
+            Op::StreamReady(LAST),
+            Op::StreamSend(LAST),
+            Op::Cancel,
         ] {
             assert_eq!(Op::decode(op.encode()), Some(op));
         }

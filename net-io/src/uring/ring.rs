@@ -2,7 +2,8 @@
 //!
 //! Every pointer the kernel gets comes from here. It keeps three kinds of memory: receive buffers (from publishing until the
 //! completion that names them), headers of receives and the waker's counter (for the ring's life), and what a send points to
-//! (until the enter that consumed its entry returns, see [`Ring::turn`]).
+//! (until the enter that consumed its entry returns, see [`Ring::turn`]). Streams add a second ring of buffers and nothing of
+//! their own: what waits on a stream in the kernel points to no memory.
 
 use std::fmt;
 use std::io;
@@ -16,10 +17,11 @@ use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 use libc::msghdr;
 
-use super::op::Op;
+use super::op::{Group, Op};
 use crate::addr::NAME_LEN_MAX;
 use crate::cmsg;
-use crate::sys::{Fixed, Message, Plain, SendTable};
+use crate::stream::Pieces;
+use crate::sys::{Fixed, IoVec, Message, Plain, SendTable};
 
 /// Sizes of a ring, in entries.
 #[derive(Clone, Copy, Debug)]
@@ -51,9 +53,20 @@ pub(super) struct Send<'a> {
     pub(super) op: Op,
 }
 
+/// What a stream sends, and the operation that tells when the kernel did not take all of it.
+#[derive(Debug)]
+pub(super) struct StreamSend<'a> {
+    pub(super) fd: BorrowedFd<'a>,
+    pub(super) pieces: Pieces<'a>,
+    pub(super) op: Op,
+}
+
 /// A receive buffer that is ours until it is given back.
 #[derive(Debug)]
-pub(super) struct Buffer(u16);
+pub(super) struct Buffer {
+    group: Group,
+    id: u16,
+}
 
 /// One completion.
 #[derive(Debug)]
@@ -76,15 +89,31 @@ pub(super) struct Ring {
 }
 
 struct Memory {
-    /// The provided-buffer ring, and how far we have filled it.
-    entries: Fixed<BufEntry>,
-    tail: u16,
-    pool: Fixed<u8>,
-    buffer_len: u32,
+    datagrams: BufferRing,
+    streams: Option<StreamMemory>,
     sends: SendTable,
     /// Receive headers: without control messages, and with.
     headers: Fixed<msghdr>,
     wake: Fixed<u8>,
+}
+
+/// Buffers for the kernel to choose from, and the ring that says which are there.
+struct BufferRing {
+    entries: Fixed<BufEntry>,
+    /// How far we have filled it.
+    tail: u16,
+    pool: Fixed<u8>,
+    buffer_len: u32,
+}
+
+/// What streams need.
+struct StreamMemory {
+    buffers: BufferRing,
+    /// What sends of more than one piece point to, from the first free one on.
+    headers: Fixed<msghdr>,
+    iovecs: Fixed<IoVec>,
+    headers_used: usize,
+    iovecs_used: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -103,14 +132,9 @@ impl Ring {
             .setup_clamp()
             .setup_cqsize(sizes.completions)
             .build(sizes.submissions)?;
-        let count = usize::from(sizes.buffers);
-        let bytes =
-            count.checked_mul(sizes.buffer_len as usize).ok_or(io::ErrorKind::OutOfMemory)?;
         let memory = Memory {
-            entries: Fixed::new(count)?,
-            tail: 0,
-            pool: Fixed::new(bytes)?,
-            buffer_len: sizes.buffer_len,
+            datagrams: BufferRing::new(sizes.buffers, sizes.buffer_len)?,
+            streams: None,
             sends: SendTable::new(io.params().sq_entries() as usize)?,
             headers: Fixed::new(2)?,
             wake: Fixed::new(COUNTER_LEN as usize)?,
@@ -118,14 +142,32 @@ impl Ring {
         memory.write_headers();
         let (memory, io) = (ManuallyDrop::new(memory), ManuallyDrop::new(io));
         let mut ring = Self { io, memory, dead: false, enters: 0 };
-        let base = ring.memory.entries.at(0).addr() as u64;
-        // SAFETY: the entries are page-aligned, `buffers` long, and outlive the ring (see `drop`).
-        unsafe { ring.io.submitter().register_buf_ring_with_flags(base, sizes.buffers, GROUP, 0) }?;
-        for index in 0..sizes.buffers {
-            ring.give_back(Buffer(index));
-        }
-        ring.publish();
+        ring.offer_buffers(Group::Datagrams, sizes.buffers)?;
         Ok(ring)
+    }
+
+    /// Makes the ring fit for streams, with this many buffers of this size for their reads.
+    pub(super) fn add_streams(&mut self, buffers: u16, buffer_len: u32) -> io::Result<()> {
+        self.memory.streams = Some(StreamMemory {
+            buffers: BufferRing::new(buffers, buffer_len)?,
+            headers: Fixed::new(GATHERS_MAX)?,
+            iovecs: Fixed::new(PIECES_MAX)?,
+            headers_used: 0,
+            iovecs_used: 0,
+        });
+        self.offer_buffers(Group::Streams, buffers)
+    }
+
+    /// Gives the kernel all buffers of a group.
+    fn offer_buffers(&mut self, group: Group, count: u16) -> io::Result<()> {
+        let base = self.memory.buffers(group).entries.at(0).addr() as u64;
+        // SAFETY: the entries are page-aligned, `count` long, and outlive the ring (see `drop`).
+        unsafe { self.io.submitter().register_buf_ring_with_flags(base, count, group as u16, 0) }?;
+        for id in 0..count {
+            self.give_back(Buffer { group, id });
+        }
+        self.publish(group);
+        Ok(())
     }
 
     /// Whether the kernel can gather completions for a minimum time (6.12).
@@ -141,7 +183,8 @@ impl Ring {
     /// Arms the receive of a socket, with control messages for a wildcard's.
     pub(super) fn receive(&mut self, fd: BorrowedFd<'_>, control: bool, op: Op) -> io::Result<()> {
         let header = self.memory.headers.at(usize::from(control));
-        let entry = opcode::RecvMsgMulti::new(Fd(fd.as_raw_fd()), header, GROUP).build();
+        let entry =
+            opcode::RecvMsgMulti::new(Fd(fd.as_raw_fd()), header, Group::Datagrams as u16).build();
         self.push(&entry.user_data(op.encode()))
     }
 
@@ -152,10 +195,32 @@ impl Ring {
         self.push(&entry.user_data(op.encode()))
     }
 
-    /// Submits what is queued and `sends`, waits as told, and returns when the kernel has no more need of what they borrow.
+    /// Arms one receive of a stream, which takes a buffer when there is something to put into it.
+    pub(super) fn stream_read(&mut self, fd: BorrowedFd<'_>, op: Op) -> io::Result<()> {
+        let entry = opcode::Recv::new(Fd(fd.as_raw_fd()), std::ptr::null_mut(), 0)
+            .buf_group(Group::Streams as u16)
+            .build();
+        self.push(&entry.flags(Flags::BUFFER_SELECT).user_data(op.encode()))
+    }
+
+    /// Waits until a stream can be written to.
+    pub(super) fn stream_ready(&mut self, fd: BorrowedFd<'_>, op: Op) -> io::Result<()> {
+        let writable = u32::from(libc::POLLOUT.cast_unsigned());
+        let entry = opcode::PollAdd::new(Fd(fd.as_raw_fd()), writable).build();
+        self.push(&entry.user_data(op.encode()))
+    }
+
+    /// Ends another operation, if it is still there.
+    pub(super) fn cancel(&mut self, op: Op) -> io::Result<()> {
+        let entry = opcode::AsyncCancel::new(op.encode()).build();
+        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(Op::Cancel.encode()))
+    }
+
+    /// Submits what is queued, `sends` and `streams`, waits as told, and returns when the kernel has no more need of what they borrow.
     ///
     /// A send is finished when the enter that consumed its entry returns: MSG_DONTWAIT makes the kernel fail it rather than keep
-    /// it, and no flag here hands it to a worker thread. So an empty submission queue means that all of them are done.
+    /// it, and no flag here hands it to a worker thread. So an empty submission queue means that all of them are done. That no
+    /// completion names a stream's send means that all of it was taken, once [`has_overflow`](Ring::has_overflow) is false.
     ///
     /// # Errors
     /// The enter's. The ring cannot be used again.
@@ -165,13 +230,25 @@ impl Ring {
     pub(super) fn turn<'a>(
         &mut self,
         sends: impl Iterator<Item = Send<'a>>,
+        streams: impl Iterator<Item = StreamSend<'a>>,
         wait: Wait,
     ) -> io::Result<()> {
+        for send in streams {
+            let entry = self.stream_entry(&send)?;
+            self.push(&entry)?;
+        }
         for (index, send) in sends.enumerate() {
             let entry = self.memory.send_entry(index, &send);
             self.push(&entry)?;
         }
-        self.enter(wait)
+        self.enter(wait)?;
+        self.memory.forget_gathers();
+        Ok(())
+    }
+
+    /// Completions did not fit the queue and wait in the kernel: another turn brings them.
+    pub(super) fn has_overflow(&mut self) -> bool {
+        self.io.submission().cq_overflow()
     }
 
     /// The next completion that the last enter brought.
@@ -179,9 +256,10 @@ impl Ring {
         loop {
             let entry = self.io.completion().next()?;
             let flags = entry.flags();
-            let buffer = cqueue::buffer_select(flags).map(Buffer);
             let result = u32::try_from(entry.result()).map_err(|_| -entry.result());
             if let Some(op) = Op::decode(entry.user_data()) {
+                let group = op.group();
+                let buffer = cqueue::buffer_select(flags).map(|id| Buffer { group, id });
                 return Some(Completion { op, result, more: cqueue::more(flags), buffer });
             }
             debug_assert!(false, "a completion of no operation: {entry:?}");
@@ -193,37 +271,42 @@ impl Ring {
     /// # Panics
     /// When `len` is more than a buffer holds.
     pub(super) fn bytes(&self, buffer: &Buffer, len: usize) -> &[u8] {
-        assert!(len <= self.memory.buffer_len as usize);
-        let at = self.memory.buffer(buffer);
+        let buffers = self.memory.buffers(buffer.group);
+        assert!(len <= buffers.buffer_len as usize);
+        let at = buffers.start(buffer);
         // SAFETY: `buffer_len` bytes from here are this buffer's. It was named by a completion and not given back, so the kernel
         // does not write to it, and giving it back takes the `Buffer` by value and the ring by `&mut`.
         unsafe { std::slice::from_raw_parts(at, len) }
     }
 
-    /// Puts a buffer at the tail of the buffer ring; the kernel sees it at the next [`publish`](Ring::publish).
+    /// Puts a buffer at the tail of its buffer ring; the kernel sees it at the next [`publish`](Ring::publish).
     pub(super) fn give_back(&mut self, buffer: Buffer) {
-        let memory = &mut *self.memory;
-        let at = memory.buffer(&buffer);
-        let slot = usize::from(memory.tail) & (memory.entries.len() - 1);
-        let entry = memory.entries.at(slot).cast::<BufRingEntry>();
-        // SAFETY: an entry the kernel has consumed and will not read before the tail passes it. Only the address, length and id
-        // are written; the tail shares the first entry's remaining field.
-        unsafe { (*entry).set_addr(at.addr() as u64) };
-        // SAFETY: as above.
-        unsafe { (*entry).set_len(memory.buffer_len) };
-        // SAFETY: as above.
-        unsafe { (*entry).set_bid(buffer.0) };
-        memory.tail = memory.tail.wrapping_add(1);
+        self.memory.buffers_mut(buffer.group).give_back(&buffer);
     }
 
-    /// Shows the kernel the buffers given back.
-    pub(super) fn publish(&mut self) {
-        let base = self.memory.entries.at(0).cast::<BufRingEntry>();
-        // SAFETY: `base` is the first entry of the buffer ring.
-        let tail = unsafe { BufRingEntry::tail(base) };
-        // SAFETY: aligned, alive as long as the ring, and shared with the kernel only by atomic access from here on.
-        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
-        tail.store(self.memory.tail, Ordering::Release);
+    /// Shows the kernel the buffers of a group given back.
+    pub(super) fn publish(&mut self, group: Group) {
+        self.memory.buffers_mut(group).publish();
+    }
+
+    /// The entry of a stream's send. Submits early where there is no room for what it has to point to.
+    fn stream_entry(&mut self, send: &StreamSend<'_>) -> io::Result<Entry> {
+        // A send is whole or has failed: MSG_WAITALL makes a short one a failure, which is completed with what was sent.
+        const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let fd = Fd(send.fd.as_raw_fd());
+        let mut pieces = send.pieces.clone();
+        let entry = if let (Some(only), None) = (pieces.next(), pieces.next()) {
+            let len = u32::try_from(only.len()).unwrap_or(u32::MAX);
+            opcode::Send::new(fd, only.as_ptr(), len).flags(FLAGS).build()
+        } else {
+            if !self.memory.can_gather(&send.pieces) {
+                self.enter(Wait::Submit)?;
+                self.memory.forget_gathers();
+            }
+            let header = self.memory.gather(&send.pieces);
+            opcode::SendMsg::new(fd, header).flags(FLAGS.cast_unsigned()).build()
+        };
+        Ok(entry.flags(Flags::SKIP_SUCCESS).user_data(send.op.encode()))
     }
 
     fn push(&mut self, entry: &Entry) -> io::Result<()> {
@@ -231,7 +314,7 @@ impl Ring {
             self.enter(Wait::Submit)?;
         }
         // SAFETY: receives and the wake read point into `memory`, which outlives the ring; sends point to what `turn` borrows
-        // until the entry is consumed.
+        // until the entry is consumed; polls, cancels and streams' receives point to nothing.
         let pushed = unsafe { self.io.submission().push(entry) };
         pushed.map_err(|_| {
             self.dead = true;
@@ -310,9 +393,69 @@ impl Memory {
         }
     }
 
-    /// Where a buffer starts.
-    fn buffer(&self, buffer: &Buffer) -> *mut u8 {
-        self.pool.at(usize::from(buffer.0) * self.buffer_len as usize)
+    /// # Panics
+    /// For streams on a ring without.
+    fn buffers(&self, group: Group) -> &BufferRing {
+        match group {
+            Group::Datagrams => &self.datagrams,
+            Group::Streams => &self.streams_ref().buffers,
+        }
+    }
+
+    /// # Panics
+    /// For streams on a ring without.
+    fn buffers_mut(&mut self, group: Group) -> &mut BufferRing {
+        match group {
+            Group::Datagrams => &mut self.datagrams,
+            Group::Streams => &mut self.streams_mut().buffers,
+        }
+    }
+
+    #[expect(clippy::expect_used, reason = "only a driver with streams asks")]
+    fn streams_ref(&self) -> &StreamMemory {
+        self.streams.as_ref().expect("a ring with streams")
+    }
+
+    #[expect(clippy::expect_used, reason = "only a driver with streams asks")]
+    fn streams_mut(&mut self) -> &mut StreamMemory {
+        self.streams.as_mut().expect("a ring with streams")
+    }
+
+    /// Whether there is room for what a gathering send points to.
+    fn can_gather(&self, pieces: &Pieces<'_>) -> bool {
+        let streams = self.streams_ref();
+        streams.headers_used < streams.headers.len()
+            && pieces.count_left() <= streams.iovecs.len() - streams.iovecs_used
+    }
+
+    /// The header of a send of these pieces. The caller has checked that there is room.
+    fn gather(&mut self, pieces: &Pieces<'_>) -> *const msghdr {
+        let streams = self.streams_mut();
+        let first = streams.iovecs.at(streams.iovecs_used);
+        let mut count = 0;
+        for piece in pieces.clone() {
+            let iov =
+                libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
+            let at = streams.iovecs.at(streams.iovecs_used + count);
+            // SAFETY: an element of our own table that no entry points to since it was last forgotten.
+            unsafe { at.write(IoVec(iov)) };
+            count += 1;
+        }
+        let header = streams.headers.at(streams.headers_used);
+        // SAFETY: as above. The rest of the header is zero from the start: no name, no control messages.
+        unsafe { (*header).msg_iov = first.cast() };
+        // SAFETY: as above.
+        unsafe { (*header).msg_iovlen = count as _ };
+        streams.iovecs_used += count;
+        streams.headers_used += 1;
+        header
+    }
+
+    /// The kernel has read all headers.
+    fn forget_gathers(&mut self) {
+        if let Some(streams) = &mut self.streams {
+            (streams.headers_used, streams.iovecs_used) = (0, 0);
+        }
     }
 
     fn send_entry(&mut self, index: usize, send: &Send<'_>) -> Entry {
@@ -333,6 +476,46 @@ impl Memory {
                 .build()
         };
         entry.flags(Flags::SKIP_SUCCESS).user_data(send.op.encode())
+    }
+}
+
+impl BufferRing {
+    fn new(count: u16, buffer_len: u32) -> io::Result<Self> {
+        let bytes = usize::from(count).checked_mul(buffer_len as usize);
+        Ok(Self {
+            entries: Fixed::new(count.into())?,
+            tail: 0,
+            pool: Fixed::new(bytes.ok_or(io::ErrorKind::OutOfMemory)?)?,
+            buffer_len,
+        })
+    }
+
+    /// Where a buffer starts.
+    fn start(&self, buffer: &Buffer) -> *mut u8 {
+        self.pool.at(usize::from(buffer.id) * self.buffer_len as usize)
+    }
+
+    fn give_back(&mut self, buffer: &Buffer) {
+        let at = self.start(buffer);
+        let slot = usize::from(self.tail) & (self.entries.len() - 1);
+        let entry = self.entries.at(slot).cast::<BufRingEntry>();
+        // SAFETY: an entry the kernel has consumed and will not read before the tail passes it. Only the address, length and id
+        // are written; the tail shares the first entry's remaining field.
+        unsafe { (*entry).set_addr(at.addr() as u64) };
+        // SAFETY: as above.
+        unsafe { (*entry).set_len(self.buffer_len) };
+        // SAFETY: as above.
+        unsafe { (*entry).set_bid(buffer.id) };
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    fn publish(&self) {
+        let base = self.entries.at(0).cast::<BufRingEntry>();
+        // SAFETY: `base` is the first entry of the buffer ring.
+        let tail = unsafe { BufRingEntry::tail(base) };
+        // SAFETY: aligned, alive as long as the ring, and shared with the kernel only by atomic access from here on.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
     }
 }
 
@@ -375,8 +558,10 @@ impl fmt::Debug for Ring {
     }
 }
 
-/// The one buffer group.
-const GROUP: u16 = 0;
+/// Sends of several pieces, and pieces, that one submission holds: the longest send, and some.
+const GATHERS_MAX: usize = 128;
+const PIECES_MAX: usize = 1024;
+const _: () = assert!(PIECES_MAX >= crate::stream::PIECES_MAX);
 /// Bytes of an eventfd's counter.
 const COUNTER_LEN: u32 = 8;
 /// Enters in a row that may leave entries in the submission queue before the ring is given up.

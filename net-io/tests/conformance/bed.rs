@@ -2,11 +2,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use net_io::sim::{Pace, SimConfig, SimDriver, SimHost, SimNet, SimSocket};
 use net_io::{
     Counters, Datagram, Destination, Driver, DriverConfig, EpollDriver, Now, SocketId,
-    SocketOptions, UdpSocket, UringDriver,
+    SocketOptions, StreamAddr, StreamSocket, UdpSocket, UringDriver,
 };
+
+use crate::wire::StreamBed;
 
 /// Makes drivers of one kind, and sockets for them that reach each other.
 pub(crate) trait Bed {
@@ -69,6 +76,78 @@ impl Bed for EpollBed {
 
     fn bind(&mut self, addr: SocketAddr, options: &SocketOptions) -> (UdpSocket, SocketAddr) {
         bind(addr, options)
+    }
+}
+
+impl StreamBed for UringBed {
+    type Listener = Listener;
+
+    fn listen(&mut self, addr: &StreamAddr) -> (Listener, StreamAddr) {
+        Listener::bind(addr)
+    }
+
+    fn accept(&mut self, listener: &Listener) -> Option<StreamSocket> {
+        listener.accept()
+    }
+}
+
+impl StreamBed for EpollBed {
+    type Listener = Listener;
+
+    fn listen(&mut self, addr: &StreamAddr) -> (Listener, StreamAddr) {
+        Listener::bind(addr)
+    }
+
+    fn accept(&mut self, listener: &Listener) -> Option<StreamSocket> {
+        listener.accept()
+    }
+}
+
+/// A listener of the kernel's.
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    fn bind(addr: &StreamAddr) -> (Self, StreamAddr) {
+        match addr {
+            StreamAddr::Tcp(addr) => {
+                let listener = TcpListener::bind(addr).unwrap();
+                listener.set_nonblocking(true).unwrap();
+                let addr = listener.local_addr().unwrap();
+                (Self::Tcp(listener), addr.into())
+            }
+            StreamAddr::Unix(name) => {
+                static NEXT: AtomicU32 = AtomicU32::new(0);
+                let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                let file = format!("net-io-{}-{number}-{}", std::process::id(), name.display());
+                let path = std::env::temp_dir().join(file);
+                let listener = UnixListener::bind(&path).unwrap();
+                listener.set_nonblocking(true).unwrap();
+                (Self::Unix(listener, path.clone()), StreamAddr::Unix(path))
+            }
+        }
+    }
+
+    fn accept(&self) -> Option<StreamSocket> {
+        let accepted = match self {
+            Self::Tcp(listener) => listener.accept().map(|(stream, _)| stream.into()),
+            Self::Unix(listener, _) => listener.accept().map(|(stream, _)| stream.into()),
+        };
+        match accepted {
+            Ok(stream) => Some(stream),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            std::fs::remove_file(path).unwrap();
+        }
     }
 }
 

@@ -1,0 +1,172 @@
+//! The streams of a ring: what the table of streams asks for as operations, and what their completions tell it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+
+use super::op::{Group, Op};
+use super::ring::{Buffer, Completion, Ring, StreamSend};
+use crate::stream::{Happened, StreamConfig, StreamEvent, StreamId, StreamSocket, Streams, What};
+
+/// The streams of one [`UringDriver`](super::UringDriver).
+#[derive(Debug)]
+pub(super) struct UringStreams {
+    pub(super) table: Streams<StreamSocket, Bytes>,
+    /// Streams whose read found no buffer. They are armed again as buffers come back, not all at once: each that finds none
+    /// costs a completion.
+    starved: VecDeque<StreamId>,
+    /// Buffers that the kernel may fill.
+    buffers_free: usize,
+    /// The buffer of the read last handed out.
+    lent: Option<Buffer>,
+    /// Sockets to be closed when the entries that end their operations have been submitted: until then their numbers
+    /// must not become those of others.
+    closing: Vec<StreamSocket>,
+}
+
+/// What a read brought.
+#[derive(Debug)]
+pub(super) struct Bytes {
+    buffer: Buffer,
+    len: u32,
+}
+
+impl UringStreams {
+    /// For a ring with the buffers that `config` names.
+    pub(super) fn new(config: &StreamConfig) -> io::Result<Self> {
+        Ok(Self {
+            table: Streams::new(config)?,
+            starved: VecDeque::new(),
+            buffers_free: config.read_buffers.into(),
+            lent: None,
+            closing: Vec::new(),
+        })
+    }
+
+    /// Puts everything that streams wait for into the submission queue.
+    pub(super) fn prepare(&mut self, ring: &mut Ring) -> io::Result<()> {
+        self.take_back(ring);
+        ring.publish(Group::Streams);
+        for id in std::mem::take(&mut self.table.watches) {
+            if let Some(socket) = self.table.watch(id) {
+                ring.stream_ready(socket.as_fd(), Op::StreamReady(id))?;
+            }
+        }
+        let mut arms = std::mem::take(&mut self.table.arms);
+        for id in arms.drain(..) {
+            self.arm(id, ring)?;
+        }
+        self.table.arms = arms;
+        for _ in 0..self.buffers_free {
+            let Some(id) = self.starved.pop_front() else { break };
+            self.arm(id, ring)?;
+        }
+        for grave in self.table.graves.drain(..) {
+            if grave.armed {
+                ring.cancel(Op::StreamRead(grave.id))?;
+            }
+            if grave.watched {
+                ring.cancel(Op::StreamReady(grave.id))?;
+            }
+            self.closing.push(grave.socket);
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self, id: StreamId, ring: &mut Ring) -> io::Result<()> {
+        match self.table.arm(id) {
+            Some(socket) => ring.stream_read(socket.as_fd(), Op::StreamRead(id)),
+            None => Ok(()),
+        }
+    }
+
+    /// What streams have to send in this turn. Ends with [`settle`](UringStreams::settle).
+    pub(super) fn sends(&self) -> impl Iterator<Item = StreamSend<'_>> {
+        self.table.offers().map(|(id, socket, pieces)| StreamSend {
+            fd: socket.as_fd(),
+            pieces,
+            op: Op::StreamSend(id),
+        })
+    }
+
+    /// The submission queue is empty and every completion has been seen.
+    pub(super) fn settle(&mut self) {
+        self.closing.clear();
+        self.table.settle();
+    }
+
+    pub(super) fn on_read(&mut self, id: StreamId, completion: Completion, ring: &mut Ring) {
+        let bytes = completion.buffer.map(|buffer| {
+            self.buffers_free -= 1;
+            Bytes { buffer, len: completion.result.unwrap_or(0) }
+        });
+        match (completion.result, bytes) {
+            (Ok(1..), Some(bytes)) => {
+                if let Some(bytes) = self.table.on_read(id, bytes) {
+                    self.give_back(bytes.buffer, ring);
+                }
+            }
+            (result, bytes) => {
+                if let Some(bytes) = bytes {
+                    self.give_back(bytes.buffer, ring);
+                }
+                self.on_read_without_bytes(id, result);
+            }
+        }
+    }
+
+    fn on_read_without_bytes(&mut self, id: StreamId, result: Result<u32, i32>) {
+        match result {
+            Ok(_) => self.table.on_read_end(id),
+            Err(libc::ENOBUFS) => {
+                self.table.counters_mut().rx_dry += 1;
+                if self.table.on_read_retry(id, false) {
+                    self.starved.push_back(id);
+                }
+            }
+            Err(libc::EINTR | libc::EAGAIN) => {
+                if self.table.on_read_retry(id, false) {
+                    self.table.arms.push(id);
+                }
+            }
+            Err(errno) => self.table.on_read_error(id, errno),
+        }
+    }
+
+    pub(super) fn next_event<'a>(&'a mut self, ring: &'a mut Ring) -> Option<StreamEvent<'a>> {
+        self.take_back(ring);
+        loop {
+            match self.table.pop_event()? {
+                Err(stale) => self.give_back(stale.buffer, ring),
+                Ok(Happened { id, what }) => {
+                    return Some(match what {
+                        What::Connected => StreamEvent::Connected(id),
+                        What::Failed(error) => StreamEvent::Failed(id, error),
+                        What::Writable => StreamEvent::Writable(id),
+                        What::Fin => StreamEvent::Fin(id),
+                        What::Closed(end) => StreamEvent::Closed(id, end),
+                        What::Read(Bytes { buffer, len }) => {
+                            let counters = self.table.counters_mut();
+                            counters.rx_reads += 1;
+                            counters.rx_bytes += u64::from(len);
+                            let buffer = self.lent.insert(buffer);
+                            StreamEvent::Data(id, ring.bytes(buffer, len as usize))
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    /// Takes back what was lent to the caller.
+    fn take_back(&mut self, ring: &mut Ring) {
+        if let Some(buffer) = self.lent.take() {
+            self.give_back(buffer, ring);
+        }
+    }
+
+    fn give_back(&mut self, buffer: Buffer, ring: &mut Ring) {
+        ring.give_back(buffer);
+        self.buffers_free += 1;
+    }
+}
