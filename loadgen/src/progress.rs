@@ -39,6 +39,16 @@ enum View {
     Lines,
 }
 
+impl View {
+    /// How often the figures change: a line is read, a bar is glanced at.
+    const fn every(&self) -> Duration {
+        match self {
+            Self::Off | Self::Lines => Duration::from_secs(1),
+            Self::Bar(_) => Duration::from_millis(250),
+        }
+    }
+}
+
 impl Progress {
     pub(crate) fn new(mode: ProgressMode, sessions: u32, planned: Duration) -> Self {
         let view = match mode {
@@ -71,7 +81,7 @@ impl Progress {
         }
         if due {
             self.last = Some((elapsed, snapshot.received));
-            self.next_line = elapsed + LINE_EVERY;
+            self.next_line = elapsed + self.view.every();
         }
     }
 
@@ -93,9 +103,10 @@ impl Progress {
         let seconds = (elapsed - since).as_secs_f64();
         let rate = if seconds > 0.0 { (received - before) as f64 / seconds } else { 0.0 };
         let p99 = if p99_us == 0 { "-".to_owned() } else { human(p99_us) };
+        // The most telling first: a narrow terminal cuts the rest off.
         format!(
-            "{stage:<7} sessions {established}/{} | {rate:.0} msg/s | p99 {p99} | {received} received, {} on the way | \
-             {faults} faults, {late} late",
+            "{stage:<7} {established}/{} sessions | {rate:.0} msg/s | p99 {p99} | {faults} faults, {late} late | {received} received, \
+             {} on the way",
             self.sessions,
             sent.saturating_sub(received)
         )
@@ -106,13 +117,11 @@ fn bar(planned: Duration) -> ProgressBar {
     let length = u64::try_from(planned.as_millis()).unwrap_or(u64::MAX);
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
     // The template is a constant: if it were wrong, the default style would be shown.
-    if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} [{bar:30}] {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} [{bar:16}] {wide_msg}") {
         bar.set_style(style.progress_chars("=> "));
     }
     bar
 }
-
-const LINE_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -133,7 +142,7 @@ mod tests {
         progress.show(Duration::from_secs(1), &snapshot);
         snapshot.received = 125;
         let line = progress.line(Duration::from_millis(1500), &snapshot);
-        for part in ["load", "10/10", " 50 msg/s", "p99 1.23 ms", "5 on the way"] {
+        for part in ["load", "10/10 sessions", " 50 msg/s", "p99 1.23 ms", "5 on the way"] {
             assert!(line.contains(part), "{part} in {line}");
         }
     }

@@ -55,7 +55,8 @@ pub struct KcpReport {
     pub resends_timeout: u64,
     /// Segments sent again because later ones were acknowledged.
     pub resends_fast: u64,
-    /// Segments that the target sent again although they had come: its needless resends, or the network's copies.
+    /// Segments that had come before: the target's needless resends, the network's copies, and probes that ask whether the
+    /// session is still there.
     pub duplicate_segments: u64,
 }
 

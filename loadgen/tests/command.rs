@@ -24,7 +24,7 @@ fn a_sound_run_is_0_with_its_report_in_the_file() {
     let table = text(&output.stdout);
     assert!(table.contains("10 of 10 established") && table.contains("check ok"), "{table}");
     let progress = text(&output.stderr);
-    assert!(progress.contains("sessions ") && !progress.contains('\u{1b}'), "{progress}");
+    assert!(progress.contains(" sessions | ") && !progress.contains('\u{1b}'), "{progress}");
 }
 
 #[test]
