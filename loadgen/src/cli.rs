@@ -1,4 +1,4 @@
-//! The command line: what each flag means, and how the flags become a checked [`Scenario`].
+//! The command line: what each flag means, and how the flags become a checked [`Scenario`](crate::Scenario).
 
 mod build;
 mod values;
