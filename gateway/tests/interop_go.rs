@@ -40,6 +40,7 @@ fn build() -> PathBuf {
         .arg(".")
         .current_dir(source)
         .envs([("GO111MODULE", "off"), ("GOPATH", "/usr/share/gocode"), ("GOFLAGS", "")])
+        .env("GOCACHE", client.with_extension("cache")) // go's own place needs a home directory
         .output()
         .unwrap_or_else(|error| panic!("cannot run go: {error}; {INSTALL}"));
     let complaint = String::from_utf8_lossy(&output.stderr);
