@@ -31,7 +31,7 @@ use crate::units::Millis;
 /// - Show `pop` the time at least every 24 days. While a timer is armed, `next_deadline` sees to that.
 /// - Timers that are due together come in no particular order.
 ///
-/// Memory: 12 bytes per index in chunks of 4,096 indices, and 3 KiB of slots.
+/// Memory: [`TIMER_BYTES`](Wheel::TIMER_BYTES) per index in chunks of [`CHUNK`](Wheel::CHUNK) indices, and 3 KiB of slots.
 #[derive(Debug)]
 pub struct Wheel {
     clock: Millis,
@@ -39,8 +39,8 @@ pub struct Wheel {
     occupied: [u64; LEVELS],
     /// The rings' heads: the slots level by level, then [`DUE`] and [`REFILE`].
     heads: Box<[Link; HEADS]>,
-    /// Parallel to the caller's slab. Chunks, so that growth never copies a node.
-    chunks: Vec<Box<[Node; CHUNK]>>,
+    /// Parallel to the caller's slab. Chunks, so that growth never copies a node; empty where there is no room.
+    chunks: Vec<Box<[Node]>>,
 }
 
 impl Wheel {
@@ -54,24 +54,49 @@ impl Wheel {
         Self { clock: now, occupied: [0; LEVELS], heads, chunks: Vec::new() }
     }
 
-    /// Makes room for indices below `len`: the only call that allocates. Never shrinks and never moves a node, so its cost
-    /// is that of the new chunks alone.
+    /// Makes room for all indices below `len` that lie above every index there ever was room for. Never moves a node, so its
+    /// cost is that of the new chunks alone.
     ///
     /// # Panics
     /// If `len` exceeds [`Wheel::LEN_MAX`].
     pub fn grow(&mut self, len: usize) {
         assert!(len <= Self::LEN_MAX, "a wheel has room for {} timers", Self::LEN_MAX);
-        while self.chunks.len() * CHUNK < len {
-            // Through a `vec!`, because a boxed array is built on the stack first where optimisation is off.
-            let Ok(chunk) = vec![Node::DISARMED; CHUNK].into_boxed_slice().try_into() else {
-                unreachable!("the slice was made {CHUNK} long")
-            };
-            self.chunks.push(chunk);
+        for index in (self.chunks.len() * Self::CHUNK..len).step_by(Self::CHUNK) {
+            self.make_room(u32::try_from(index).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Makes room for `index` and its chunk, if there is none: the only call that allocates.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Wheel::LEN_MAX`].
+    pub fn make_room(&mut self, index: u32) {
+        assert!(index < FIRST_HEAD, "a wheel has room for {} timers", Self::LEN_MAX);
+        let chunk = index as usize / Self::CHUNK;
+        if chunk >= self.chunks.len() {
+            self.chunks.resize_with(chunk + 1, Box::default);
+        }
+        if self.chunks[chunk].is_empty() {
+            self.chunks[chunk] = vec![Node::DISARMED; Self::CHUNK].into_boxed_slice();
+        }
+    }
+
+    /// Gives the memory of the chunk of `index` back. None of its timers may be armed; none has room afterwards.
+    pub fn release(&mut self, index: u32) {
+        if let Some(chunk) = self.chunks.get_mut(index as usize / Self::CHUNK) {
+            debug_assert!(chunk.iter().all(|node| !node.is_armed()), "an armed timer is released");
+            *chunk = Box::default();
         }
     }
 
     /// The largest argument of [`Wheel::grow`]: the few indices above it name the wheel's own rings.
     pub const LEN_MAX: usize = FIRST_HEAD as usize;
+
+    /// Memory comes and goes for so many indices at once.
+    pub const CHUNK: usize = 4096;
+
+    /// What one timer takes, in bytes.
+    pub const TIMER_BYTES: usize = size_of::<Node>();
 
     /// Arms or re-arms the timer of `index`. A deadline not after the wheel's clock expires at the next [`Wheel::pop`].
     ///
@@ -259,11 +284,11 @@ impl Wheel {
     }
 
     fn node(&self, index: u32) -> &Node {
-        &self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+        &self.chunks[index as usize / Self::CHUNK][index as usize % Self::CHUNK]
     }
 
     fn node_mut(&mut self, index: u32) -> &mut Node {
-        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+        &mut self.chunks[index as usize / Self::CHUNK][index as usize % Self::CHUNK]
     }
 }
 
@@ -339,7 +364,6 @@ const SLOTS: u32 = 1 << DIGIT_BITS;
 const LEVELS: usize = 6;
 const TOP: usize = LEVELS - 1;
 const TOP_SLOTS: u32 = 4;
-const CHUNK: usize = 4096;
 
 /// Rings: all slots (the top level's unused ones too), due timers, timers to be filed again.
 const HEADS: usize = LEVELS * SLOTS as usize + 2;
@@ -350,7 +374,7 @@ const REFILE: u32 = DUE + 1;
 // The digits are the 32 bits of the clock, and no head is mistaken for the mark of a disarmed node.
 const _: () = assert!(width(TOP) * DIGIT_BITS + TOP_SLOTS.ilog2() == u32::BITS);
 const _: () = assert!(REFILE < u32::MAX && REFILE - FIRST_HEAD + 1 == width(HEADS));
-const _: () = assert!(size_of::<Node>() <= 16);
+const _: () = assert!(Wheel::TIMER_BYTES == 12);
 
 #[cfg(test)]
 mod tests;

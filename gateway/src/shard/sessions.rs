@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use kcp_core::{Cx, Millis, SendError, Store, Wheel};
 
 use super::stats::{DropReason, EndReason, Stat, Stats};
-use super::table::Table;
+use super::table::{Removed, Table};
 use super::tombstone::Tombstones;
 use super::{Policy, budget};
 use crate::session::{Session, SessionId};
@@ -44,7 +44,7 @@ impl Sessions {
     /// Puts a new session in.
     pub(super) fn add(&mut self, session: Session, stats: &mut Stats) -> u32 {
         let index = self.table.insert(session);
-        self.wheel.grow(self.table.slots());
+        self.wheel.make_room(index);
         stats.add(Stat::Births, 1);
         index
     }
@@ -126,9 +126,12 @@ impl Sessions {
         reason: EndReason,
         stats: &mut Stats,
     ) -> Option<Session> {
-        let mut session = self.table.remove(index)?;
+        let Removed { mut session, released } = self.table.remove(index)?;
         session.kcp.reset(&mut self.store);
         self.wheel.cancel(index);
+        if let Some(released) = released {
+            self.wheel.release(released);
+        }
         stats.end(reason);
         Some(session)
     }

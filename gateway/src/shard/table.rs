@@ -1,35 +1,79 @@
 //! The shard's sessions: a slab that never moves them, and an index by key.
 //!
-//! Both grow without a stall. The slab grows by a chunk at a time. The index is split into many small hash tables by the top
-//! bits of the hash, so that each rehash moves about a thousand entries, never a million.
+//! Both grow without a stall. The slab grows by a chunk at a time. The index is split into many small hash tables by the
+//! middle bits of the hash, so that each rehash moves about a thousand entries, never a million.
+//!
+//! Both shrink as well. A new session takes a place in the lowest chunk that has one, so that after a peak the high chunks
+//! empty themselves as their sessions end, and a chunk without sessions is given back, all but one: a shard whose
+//! sessions come and go around a chunk's edge must not pay for a chunk each time.
 
 use std::hash::BuildHasher;
 
 use foldhash::quality::SeedableRandomState;
 use hashbrown::HashTable;
+use kcp_core::Wheel;
 
 use crate::session::{Key, Session, SessionId};
 
 /// Sessions by slot and by key.
 #[derive(Debug)]
 pub(super) struct Table {
-    chunks: Vec<Vec<Slot>>,
-    free: Option<u32>,
+    chunks: Vec<Chunk>,
+    /// A bit for each chunk that has a free slot, those given back included.
+    room: Vec<u64>,
+    /// The chunk that is kept although nobody is in it.
+    spare: Option<usize>,
     live: u32,
+    /// Given to the next session, so that no two ever share an id; wraps.
+    generation: u32,
     index: Box<[HashTable<u32>]>,
     hasher: SeedableRandomState,
 }
 
+/// A part of the slab. Its memory is touched as its slots are first used.
+#[derive(Debug, Default)]
+struct Chunk {
+    slots: Vec<Slot>,
+    free: Option<u16>,
+    live: u16,
+}
+
 #[derive(Debug)]
 enum Slot {
-    Free { next: Option<u32>, generation: u32 },
+    Free { next: Option<u16> },
     Live(Session),
 }
 
-const CHUNK_BITS: u32 = 10;
-const CHUNK: usize = 1 << CHUNK_BITS;
+/// A session that was taken out.
+#[derive(Debug)]
+pub(super) struct Removed {
+    /// It.
+    pub(super) session: Session,
+    /// One of the slots that were given back with it, [`CHUNK`] of them.
+    pub(super) released: Option<u32>,
+}
+
+/// Slots come and go together with their timers.
+pub(super) const CHUNK: usize = Wheel::CHUNK;
+const CHUNK_BITS: u32 = CHUNK.ilog2();
 /// Entries that one part of the index is meant to hold when the table is full.
 const PART: u32 = 1024;
+/// What an entry of the index takes at most, in bytes: it and its control byte, in a table that has just doubled and is
+/// 7/16 full.
+const ENTRY_BYTES: usize = (size_of::<u32>() + 1) * 16 / 7 + 1;
+
+const _: () = assert!(CHUNK.is_power_of_two() && CHUNK <= u16::MAX as usize);
+
+/// A million idle sessions pay for every byte of this: the session itself (its protocol's state, its client's address, and
+/// where it stands), its timer, and its entry in the index. Payload and queues exist only while data is in flight.
+const _: () = {
+    const KCP: usize = size_of::<kcp_core::Kcp>();
+    const PEER: usize = size_of::<crate::session::Peer>();
+    assert!(KCP <= 88 && PEER == 24);
+    assert!(size_of::<Session>() <= KCP + PEER + 48);
+    assert!(size_of::<Slot>() == size_of::<Session>(), "a free slot costs nothing beside");
+    assert!(size_of::<Slot>() + Wheel::TIMER_BYTES + ENTRY_BYTES <= 224);
+};
 
 impl Table {
     /// An empty table meant for up to `sessions_max` sessions; `seed` keys the hash against crafted collisions.
@@ -38,8 +82,10 @@ impl Table {
         let parts = (sessions_max / PART).next_power_of_two() as usize;
         Self {
             chunks: Vec::new(),
-            free: None,
+            room: Vec::new(),
+            spare: None,
             live: 0,
+            generation: 0,
             index: (0..parts).map(|_| HashTable::new()).collect(),
             hasher: SeedableRandomState::with_seed(seed, foldhash::SharedSeed::global_fixed()),
         }
@@ -49,15 +95,6 @@ impl Table {
     #[must_use]
     pub(super) fn len(&self) -> u32 {
         self.live
-    }
-
-    /// Slots ever used: every live session's index is below.
-    #[must_use]
-    pub(super) fn slots(&self) -> usize {
-        match self.chunks.split_last() {
-            Some((last, full)) => full.len() * CHUNK + last.len(),
-            None => 0,
-        }
     }
 
     /// The slot of the session with this key.
@@ -72,7 +109,7 @@ impl Table {
     /// The session in a slot.
     #[must_use]
     pub(super) fn get(&self, index: u32) -> Option<&Session> {
-        match self.slot(index)? {
+        match self.chunks.get(chunk_of(index))?.slots.get(place_of(index))? {
             Slot::Live(session) => Some(session),
             Slot::Free { .. } => None,
         }
@@ -81,7 +118,7 @@ impl Table {
     /// The session in a slot.
     #[must_use]
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Session> {
-        match self.chunks.get_mut(chunk_of(index))?.get_mut(place_of(index))? {
+        match self.chunks.get_mut(chunk_of(index))?.slots.get_mut(place_of(index))? {
             Slot::Live(session) => Some(session),
             Slot::Free { .. } => None,
         }
@@ -94,70 +131,108 @@ impl Table {
     }
 
     /// Puts a session in; its key must not be there yet.
-    pub(super) fn insert(&mut self, session: Session) -> u32 {
+    pub(super) fn insert(&mut self, mut session: Session) -> u32 {
         debug_assert!(self.find(&session.key()).is_none(), "one session per key");
         let hash = self.hash(&session.key());
+        session.generation = self.generation;
+        self.generation = self.generation.wrapping_add(1);
         let index = self.place(session);
         let part = self.part(hash);
-        let (chunks, hasher) = (&self.chunks, &self.hasher);
-        self.index[part].insert_unique(hash, index, |&other| {
-            match &chunks[chunk_of(other)][place_of(other)] {
-                Slot::Live(session) => hash_of(hasher, &session.key()),
-                Slot::Free { .. } => 0,
-            }
-        });
+        let rehash = rehash(&self.chunks, &self.hasher);
+        self.index[part].insert_unique(hash, index, rehash);
         self.live += 1;
         index
     }
 
-    /// Takes a session out; its slot goes to the next one born.
-    pub(super) fn remove(&mut self, index: u32) -> Option<Session> {
+    /// Takes a session out. Its slot goes to one born later, unless it is given back.
+    pub(super) fn remove(&mut self, index: u32) -> Option<Removed> {
         let key = self.get(index)?.key();
         let hash = self.hash(&key);
         let part = self.part(hash);
         if let Ok(entry) = self.index[part].find_entry(hash, |&other| other == index) {
             entry.remove();
         }
-        let slot = &mut self.chunks[chunk_of(index)][place_of(index)];
-        let generation = match slot {
-            Slot::Live(session) => session.generation.wrapping_add(1),
-            Slot::Free { .. } => return None,
+        let (number, place) = (chunk_of(index), place_of(index));
+        let chunk = self.chunks.get_mut(number)?;
+        let free = Slot::Free { next: chunk.free.replace(u16::try_from(place).ok()?) };
+        let Slot::Live(session) = std::mem::replace(&mut chunk.slots[place], free) else {
+            return None;
         };
-        let free = Slot::Free { next: self.free.replace(index), generation };
+        chunk.live -= 1;
+        let is_empty = chunk.live == 0;
+        self.room[number / 64] |= 1 << (number % 64);
         self.live -= 1;
-        match std::mem::replace(slot, free) {
-            Slot::Live(session) => Some(session),
-            Slot::Free { .. } => None,
+        self.shrink_part(part);
+        let released = is_empty && self.release(number);
+        Some(Removed { session, released: released.then_some(index) })
+    }
+
+    /// Gives an empty chunk back, or keeps it as the spare one; tells which.
+    fn release(&mut self, number: usize) -> bool {
+        match self.spare.filter(|&spare| self.chunks[spare].live == 0) {
+            Some(spare) if spare != number => {
+                self.chunks[number] = Chunk::default();
+                true
+            }
+            Some(_) | None => {
+                self.spare = Some(number);
+                false
+            }
         }
     }
 
-    fn place(&mut self, mut session: Session) -> u32 {
-        if let Some(index) = self.free
-            && let slot = &mut self.chunks[chunk_of(index)][place_of(index)]
-            && let Slot::Free { next, generation } = *slot
-        {
-            self.free = next;
-            session.generation = generation;
-            *slot = Slot::Live(session);
-            return index;
+    /// Makes a part of the index smaller that was much larger once; moves what is left of it, a hundred entries or so.
+    fn shrink_part(&mut self, part: usize) {
+        let rehash = rehash(&self.chunks, &self.hasher);
+        let part = &mut self.index[part];
+        if part.len() * SHRINK_BELOW < part.capacity() {
+            part.shrink_to(part.len() * 2, rehash);
         }
-        let index = self.slots();
-        if index.is_multiple_of(CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
-        }
-        if let Some(last) = self.chunks.last_mut() {
-            last.push(Slot::Live(session));
-        }
-        // The session cap is a u32, so the slots are fewer.
-        u32::try_from(index).unwrap_or(u32::MAX)
     }
 
-    fn slot(&self, index: u32) -> Option<&Slot> {
-        self.chunks.get(chunk_of(index))?.get(place_of(index))
+    fn place(&mut self, session: Session) -> u32 {
+        let number = self.chunk_with_room();
+        let chunk = &mut self.chunks[number];
+        let place = match chunk.free {
+            Some(place) => {
+                let slot = &mut chunk.slots[usize::from(place)];
+                if let Slot::Free { next } = *slot {
+                    chunk.free = next;
+                }
+                *slot = Slot::Live(session);
+                usize::from(place)
+            }
+            None => {
+                if chunk.slots.capacity() == 0 {
+                    chunk.slots.reserve_exact(CHUNK);
+                }
+                chunk.slots.push(Slot::Live(session));
+                chunk.slots.len() - 1
+            }
+        };
+        chunk.live += 1;
+        if usize::from(chunk.live) == CHUNK {
+            self.room[number / 64] &= !(1 << (number % 64));
+        }
+        // The session cap is a u32 far below this.
+        u32::try_from(number * CHUNK + place).unwrap_or(u32::MAX)
+    }
+
+    /// The lowest chunk with a free slot: a look at 64 words for a shard of 16 million sessions.
+    fn chunk_with_room(&mut self) -> usize {
+        let word = self.room.iter().position(|&word| word != 0);
+        if let Some(word) = word {
+            return word * 64 + self.room[word].trailing_zeros() as usize;
+        }
+        let number = self.chunks.len();
+        self.chunks.push(Chunk::default());
+        self.room.resize(number / 64 + 1, 0);
+        self.room[number / 64] |= 1 << (number % 64);
+        number
     }
 
     fn hash(&self, key: &Key) -> u64 {
-        hash_of(&self.hasher, key)
+        self.hasher.hash_one(key)
     }
 
     /// The part is chosen by the middle bits: hashbrown uses the lowest and the highest.
@@ -166,8 +241,12 @@ impl Table {
     }
 }
 
-fn hash_of(hasher: &SeedableRandomState, key: &Key) -> u64 {
-    hasher.hash_one(key)
+/// How the index finds the hash of what it moves.
+fn rehash<'a>(chunks: &'a [Chunk], hasher: &'a SeedableRandomState) -> impl Fn(&u32) -> u64 {
+    |&index| match &chunks[chunk_of(index)].slots[place_of(index)] {
+        Slot::Live(session) => hasher.hash_one(session.key()),
+        Slot::Free { .. } => 0,
+    }
 }
 
 const fn chunk_of(index: u32) -> usize {
@@ -178,55 +257,8 @@ const fn place_of(index: u32) -> usize {
     index as usize & (CHUNK - 1)
 }
 
+/// A part of the index shrinks when less than one in so many of its places is taken.
+const SHRINK_BELOW: usize = 8;
+
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::net::SocketAddr;
-
-    use kcp_core::{Conv, Millis};
-
-    use super::*;
-    use crate::session::Peer;
-
-    fn key(n: u32) -> Key {
-        let [_, _, high, low] = n.to_be_bytes();
-        let addr = SocketAddr::from(([127, 0, high, low], 4000));
-        Key { peer: Peer::from(addr), conv: Conv(n % 7) }
-    }
-
-    #[test]
-    fn finds_what_was_put_in_and_nothing_else() {
-        let mut table = Table::new(4096, 1);
-        let mut model = BTreeMap::new();
-        let mut state = 1_u32;
-        for _ in 0..50_000 {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let n = (state >> 8) % 4096;
-            if let Some(index) = model.remove(&n) {
-                assert_eq!(table.find(&key(n)), Some(index));
-                assert_eq!(table.remove(index).unwrap().key(), key(n));
-            } else {
-                let index = table.insert(Session::new(key(n), 0, 0, Millis(0)));
-                assert!(model.values().all(|&taken| taken != index));
-                model.insert(n, index);
-            }
-            assert_eq!(table.len() as usize, model.len());
-        }
-        for n in 0..4096 {
-            assert_eq!(table.find(&key(n)), model.get(&n).copied());
-        }
-        assert!(table.slots() <= 4096, "freed slots are used again");
-    }
-
-    #[test]
-    fn an_id_does_not_find_the_next_occupant() {
-        let mut table = Table::new(16, 1);
-        let index = table.insert(Session::new(key(1), 0, 0, Millis(0)));
-        let id = SessionId { index, generation: table.get(index).unwrap().generation };
-        assert!(table.by_id(id).is_some());
-        table.remove(index);
-        assert!(table.by_id(id).is_none());
-        assert_eq!(table.insert(Session::new(key(2), 0, 0, Millis(0))), index);
-        assert!(table.by_id(id).is_none());
-    }
-}
+mod tests;

@@ -358,10 +358,10 @@ fn growth_keeps_what_is_armed() {
     let mut wheel = Wheel::new(Millis(0));
     wheel.grow(1);
     wheel.arm(0, Millis(7));
-    wheel.grow(3 * CHUNK);
+    wheel.grow(3 * Wheel::CHUNK);
     wheel.grow(5);
     assert_eq!(wheel.chunks.len(), 3);
-    wheel.arm(u32::try_from(3 * CHUNK - 1).unwrap(), Millis(7));
+    wheel.arm(u32::try_from(3 * Wheel::CHUNK - 1).unwrap(), Millis(7));
     assert_eq!(wheel.deadline(0), Some(Millis(7)));
     assert!(wheel.pop(Millis(7)).is_some());
     assert!(wheel.pop(Millis(7)).is_some());
@@ -371,4 +371,30 @@ fn growth_keeps_what_is_armed() {
 #[should_panic(expected = "a wheel has room for")]
 fn growth_stops_at_its_bound() {
     Wheel::new(Millis(0)).grow(Wheel::LEN_MAX + 1);
+}
+
+#[test]
+fn what_is_released_has_room_again_when_it_is_made() {
+    let mut wheel = Wheel::new(Millis(0));
+    wheel.grow(3 * Wheel::CHUNK);
+    let [low, high] = [0, 2 * Wheel::CHUNK].map(|index| u32::try_from(index).unwrap());
+    wheel.arm(low, Millis(5));
+    wheel.arm(high, Millis(6));
+    assert_eq!(wheel.pop(Millis(6)), Some(low));
+    wheel.release(low + 7);
+    assert_eq!((wheel.pop(Millis(6)), wheel.pop(Millis(6))), (Some(high), None));
+    wheel.make_room(low);
+    wheel.make_room(high);
+    assert_eq!(wheel.deadline(low), None);
+    wheel.arm(low, Millis(9));
+    assert_eq!(wheel.pop(Millis(9)), Some(low));
+}
+
+#[test]
+#[should_panic(expected = "index out of bounds")]
+fn what_is_released_has_no_timer() {
+    let mut wheel = Wheel::new(Millis(0));
+    wheel.grow(1);
+    wheel.release(0);
+    wheel.arm(0, Millis(1));
 }
