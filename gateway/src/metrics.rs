@@ -12,7 +12,7 @@ use prometheus::proto::{
 use prometheus::{Registry, TextEncoder};
 
 use crate::control::plane::{Plane, driver_label};
-use crate::shard::stats::{DropReason, EndReason, Histogram, Stat};
+use crate::shard::stats::{DropReason, EndReason, Histogram, Observed, Stat};
 use crate::supervisor::life::Lifecycle;
 
 /// The registry of one gateway.
@@ -205,6 +205,12 @@ fn of_histogram(histogram: Histogram) -> Def {
             help: "Time from a challenge to the client's answer, its own delay included.",
             label: None,
         },
+        Histogram::BusyTurn => Def {
+            name: "kcp_gateway_busy_turn_seconds",
+            kind: MetricType::HISTOGRAM,
+            help: "Time that one turn took, sending included, of turns that did much.",
+            label: None,
+        },
     }
 }
 
@@ -220,6 +226,10 @@ const STATE: Def = gauge(
     "1 for the state the gateway is in: start, serve, drain or stop; 0 for the others.",
 );
 const READY: Def = gauge("kcp_gateway_ready", "1 when new clients should be sent here.");
+const LONGEST_TURN: Def = gauge(
+    "kcp_gateway_longest_turn_seconds",
+    "The longest busy turn since the start: for so long a datagram may have waited.",
+);
 const SHARD_UP: Def = gauge("kcp_gateway_shard_up", "1 while the shard's thread lives.");
 const SESSIONS_LIMIT: Def = gauge(
     "kcp_gateway_sessions_limit",
@@ -279,9 +289,11 @@ impl GatewayCollector {
                 families.add(def, &shard, float(stats.ends(*reason)));
             }
             for histogram in Histogram::ALL {
-                let (buckets, sum_ms) = stats.histogram(*histogram);
-                families.add_histogram(of_histogram(*histogram), &shard, buckets, sum_ms);
+                let observed = stats.histogram(*histogram);
+                families.add_histogram(of_histogram(*histogram), &shard, &observed);
             }
+            let longest_us = stats.histogram(Histogram::BusyTurn).max_us;
+            families.add(LONGEST_TURN, &shard, float(longest_us) / 1e6);
             families.add(SESSIONS_LIMIT, &shard, f64::from(limit));
             families.add(SHARD_UP, &shard, one_if(!self.plane.life.is_dead(index)));
         }
@@ -340,21 +352,21 @@ impl Families {
         });
     }
 
-    /// `counts` holds one number for each of [`Histogram::BOUNDS_MS`] and one for what lies above.
-    fn add_histogram(&mut self, def: Def, labels: &[(&str, &str)], counts: &[u64], sum_ms: u64) {
+    fn add_histogram(&mut self, def: Def, labels: &[(&str, &str)], observed: &Observed<'_>) {
         self.push(def, labels, |metric| {
             let mut histogram = proto::Histogram::default();
             let mut below = 0;
-            let buckets = Histogram::BOUNDS_MS.iter().zip(counts).map(|(bound_ms, count)| {
-                below += count;
-                let mut bucket = Bucket::default();
-                bucket.set_upper_bound(f64::from(*bound_ms) / 1000.0);
-                bucket.set_cumulative_count(below);
-                bucket
-            });
+            let buckets =
+                Histogram::BOUNDS_MS.iter().zip(observed.counts).map(|(bound_ms, count)| {
+                    below += count;
+                    let mut bucket = Bucket::default();
+                    bucket.set_upper_bound(f64::from(*bound_ms) / 1000.0);
+                    bucket.set_cumulative_count(below);
+                    bucket
+                });
             histogram.set_bucket(buckets.collect());
-            histogram.set_sample_count(counts.iter().sum());
-            histogram.set_sample_sum(float(sum_ms) / 1000.0);
+            histogram.set_sample_count(observed.counts.iter().sum());
+            histogram.set_sample_sum(float(observed.sum_us) / 1e6);
             metric.set_histogram(histogram);
         });
     }
@@ -409,13 +421,14 @@ mod tests {
         stats.chain(drops).chain(ends).chain(histograms).map(|def| (def, def.label)).collect()
     }
 
-    fn globals() -> [Def; 11] {
+    fn globals() -> [Def; 12] {
         [
             BUILD_INFO,
             DRIVER_INFO,
             START_TIME,
             STATE,
             READY,
+            LONGEST_TURN,
             SHARD_UP,
             SESSIONS_LIMIT,
             RECV_BUFFER,

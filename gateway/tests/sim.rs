@@ -3,6 +3,8 @@
 //! A failure prints its seed; `SIM_SEED=<seed> cargo test -p kcp-gateway --test sim <name>` runs that one alone.
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test code")]
 
+#[path = "sim/bulk.rs"]
+mod bulk;
 #[path = "sim/world.rs"]
 mod world;
 

@@ -141,7 +141,7 @@ impl Ingress<'_> {
         })?;
         if session.asked > 0 {
             if let Some(answer) = self.challenger.answer(session, payload, self.now) {
-                self.stats.observe(Histogram::ChallengeRtt, answer.rtt_ms);
+                self.stats.observe(Histogram::ChallengeRtt, u64::from(answer.rtt_ms) * 1000);
             }
             session.asked = 0;
         }
@@ -166,7 +166,7 @@ impl Ingress<'_> {
         let Some(session) = self.sessions.table.get_mut(index) else { return Ok(()) };
         let open = session.asked > 0;
         if open && let Some(answer) = self.challenger.answer(session, payload, self.now) {
-            self.stats.observe(Histogram::ChallengeRtt, answer.rtt_ms);
+            self.stats.observe(Histogram::ChallengeRtt, u64::from(answer.rtt_ms) * 1000);
             self.sessions.forget(index, EndReason::Restart, self.stats);
             return Ok(());
         }

@@ -9,10 +9,12 @@ mod handoff;
 mod ingress;
 mod locals;
 mod mailbox;
+mod pace;
 mod sessions;
 pub mod stats;
 mod table;
 mod tombstone;
+mod trim;
 
 use std::io;
 
@@ -30,8 +32,9 @@ use ingress::Ingress;
 use locals::Locals;
 use mailbox::Mailbox;
 pub use mailbox::SharedPolicy;
+use pace::Pace;
 use sessions::Sessions;
-use stats::{SharedStats, Stat, Stats};
+use stats::{Histogram, SharedStats, Stat, Stats};
 
 /// What a shard's decisions depend on and what a reload may change. Shared by all shards, replaced as a whole.
 #[derive(Clone, Debug)]
@@ -93,7 +96,7 @@ pub struct Shard<D: Driver> {
     echo: Echo,
     stats: Stats,
     shared: SharedStats,
-    unfinished: bool,
+    pace: Pace,
 }
 
 impl<D: Driver> Shard<D> {
@@ -123,7 +126,7 @@ impl<D: Driver> Shard<D> {
             echo: Echo::new(ECHO_BYTES),
             stats,
             shared: setup.stats,
-            unfinished: false,
+            pace: Pace::default(),
         })
     }
 
@@ -149,29 +152,25 @@ impl<D: Driver> Shard<D> {
     /// # Errors
     /// The driver is unusable.
     pub fn turn(&mut self) -> io::Result<()> {
-        let now = millis(self.driver.submit_and_wait(self.deadline())?); // last turn's sends go, this turn's batch comes
+        let began = self.driver.submit_and_wait(self.deadline())?; // last turn's sends go, this turn's batch comes
+        let now = self.begin(began);
         self.mailbox.apply(); // drain, reload, stop: before traffic, never in its middle
         let mut finished = self.ingress(now); // datagram -> owner -> session -> kcp.handle_datagram -> message -> upstream
         self.returns(now); // upstream -> kcp.send
         finished &= self.expire(now); // timer -> session ends | is asked whether it is there | is dirty
         finished &= self.egress(now); // dirty session -> kcp.poll_transmit -> driver slot
-        self.unfinished = !finished;
-        self.publish();
+        self.sessions.trim(now); // memory of a past peak goes back
+        self.publish(began, finished);
         Ok(())
     }
 
     /// When the next turn must begin even if nothing arrives.
     fn deadline(&self) -> Option<Now> {
-        if self.unfinished || self.handoff.is_waiting() || !self.echo.is_empty() {
+        if self.pace.hurries() || self.handoff.is_waiting() || !self.echo.is_empty() {
             return Some(Now(0));
         }
-        let timer = self.sessions.wheel.next_deadline();
-        let grave = self.sessions.tombstones.next_deadline();
-        let due = match (timer, grave) {
-            (Some(timer), Some(grave)) => timer.earliest(grave),
-            (timer, grave) => timer.or(grave)?,
-        };
         let now = self.driver.now();
+        let due = self.sessions.next_deadline(millis(now))?;
         let wait_ms = u64::try_from(due.since(millis(now))).unwrap_or(0);
         Some(Now((now.as_millis() + wait_ms) * 1000))
     }
@@ -228,14 +227,24 @@ impl<D: Driver> Shard<D> {
         egress.run(&mut self.driver)
     }
 
-    fn publish(&mut self) {
+    /// The turn's clock; if the turn before was busy, that is how long it took.
+    fn begin(&mut self, now: Now) -> Millis {
+        if let Some(us) = self.pace.begin(now) {
+            self.stats.observe(Histogram::BusyTurn, us);
+        }
+        millis(now)
+    }
+
+    fn publish(&mut self, began: Now, finished: bool) {
         let stats = &mut self.stats;
         stats.add(Stat::Turns, 1);
-        stats.add(Stat::TurnsOverBudget, u64::from(self.unfinished));
+        stats.add(Stat::TurnsOverBudget, u64::from(!finished));
         stats.set(Stat::Sessions, u64::from(self.sessions.table.len()));
         stats.set(Stat::Tombstones, self.sessions.tombstones.len() as u64);
         stats.store(&self.sessions.store);
         stats.driver(&self.driver.counters());
+        let work = [Stat::RxDatagrams, Stat::TxDatagrams, Stat::TimersExpired];
+        self.pace.end(began, work.map(|stat| stats.get(stat)).iter().sum(), finished);
         self.shared.publish(stats);
     }
 }

@@ -7,6 +7,7 @@ use kcp_core::{Cx, Millis, SendError, Store, Wheel};
 use super::stats::{DropReason, EndReason, Stat, Stats};
 use super::table::{Removed, Table};
 use super::tombstone::Tombstones;
+use super::trim::Trim;
 use super::{Policy, budget};
 use crate::session::{Session, SessionId};
 
@@ -19,6 +20,7 @@ pub(super) struct Sessions {
     pub(super) wheel: Wheel,
     /// Payload in flight.
     pub(super) store: Store,
+    trim: Trim,
     /// Who was there.
     pub(super) tombstones: Tombstones,
     /// Sessions to flush this turn, each once.
@@ -35,6 +37,7 @@ impl Sessions {
             table: Table::new(sessions_max, seed),
             wheel: Wheel::new(now),
             store: Store::new(store_bytes_max),
+            trim: Trim::new(now),
             tombstones: Tombstones::new(seed.rotate_left(32)),
             dirty: VecDeque::new(),
             blocked: VecDeque::new(),
@@ -152,6 +155,20 @@ impl Sessions {
         if self.wheel.deadline(index).is_none_or(|armed| due.since(armed) < 0) {
             self.wheel.arm(index, due);
         }
+    }
+
+    /// When a timer, a tombstone or memory is to be looked at next.
+    #[must_use]
+    pub(super) fn next_deadline(&self, now: Millis) -> Option<Millis> {
+        let timer = self.wheel.next_deadline();
+        let grave = self.tombstones.next_deadline();
+        let trim = self.trim.next_deadline(now, &self.store);
+        [timer, grave, trim].into_iter().flatten().reduce(Millis::earliest)
+    }
+
+    /// Gives a step of memory back that a past peak took.
+    pub(super) fn trim(&mut self, now: Millis) {
+        self.trim.run(now, &mut self.store);
     }
 
     /// Expires timers: a session idle for too long ends, another becomes dirty. Tells whether the budget was enough.

@@ -179,22 +179,37 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// Distributions, in milliseconds.
+    /// Distributions of times.
     Histogram {
         /// From a challenge to its answer.
         ChallengeRtt => "challenge_rtt",
+        /// A turn that did much, its system call included: see `Shard`. Turns that did little are not timed.
+        BusyTurn => "busy_turn",
     }
 }
 
 impl Histogram {
     /// Upper bounds of the buckets, in milliseconds; one more bucket takes what lies above.
     pub const BOUNDS_MS: [u32; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000];
-    /// A bucket for each bound, one above, and the sum.
-    const VALUES: usize = Self::BOUNDS_MS.len() + 2;
+    /// A bucket for each bound and one above.
+    const BUCKETS: usize = Self::BOUNDS_MS.len() + 1;
+    /// The buckets, the sum and the longest.
+    const VALUES: usize = Self::BUCKETS + 2;
 
     const fn place(self) -> usize {
         SCALARS + self as usize * Self::VALUES
     }
+}
+
+/// What was observed of one [`Histogram`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observed<'a> {
+    /// Observations per bucket, the last above all bounds.
+    pub counts: &'a [u64],
+    /// Their sum, in microseconds.
+    pub sum_us: u64,
+    /// The longest, in microseconds.
+    pub max_us: u64,
 }
 
 const SCALARS: usize = Stat::COUNT + DropReason::COUNT + EndReason::COUNT;
@@ -228,20 +243,26 @@ impl Stats {
         self.values[Stat::COUNT + reason as usize] += 1;
     }
 
-    /// Adds one observation in milliseconds to a distribution.
-    pub fn observe(&mut self, histogram: Histogram, ms: u32) {
-        let bucket = Histogram::BOUNDS_MS.partition_point(|&bound| bound < ms);
+    /// Adds one observation, in microseconds, to a distribution.
+    pub fn observe(&mut self, histogram: Histogram, us: u64) {
+        let bucket = Histogram::BOUNDS_MS.partition_point(|&ms| u64::from(ms) * 1000 < us);
         let place = histogram.place();
         self.values[place + bucket] += 1;
-        self.values[place + Histogram::VALUES - 1] += u64::from(ms);
+        self.values[place + Histogram::BUCKETS] += us;
+        let max = &mut self.values[place + Histogram::BUCKETS + 1];
+        *max = us.max(*max);
     }
 
-    /// Observations per bucket, the last above all bounds, and the sum of them all in milliseconds.
+    /// What was observed so far.
     #[must_use]
-    pub fn histogram(&self, histogram: Histogram) -> (&[u64], u64) {
+    pub fn histogram(&self, histogram: Histogram) -> Observed<'_> {
         let place = histogram.place();
-        let buckets = &self.values[place..place + Histogram::VALUES - 1];
-        (buckets, self.values[place + Histogram::VALUES - 1])
+        let sum = place + Histogram::BUCKETS;
+        Observed {
+            counts: &self.values[place..sum],
+            sum_us: self.values[sum],
+            max_us: self.values[sum + 1],
+        }
     }
 
     /// Counts one session's end.

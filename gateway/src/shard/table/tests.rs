@@ -1,12 +1,14 @@
 //! The table against a map, and what it gives back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use kcp_core::{Conv, Millis};
 
 use super::*;
 use crate::session::Peer;
+
+const CHUNK_U32: u32 = 1 << CHUNK_BITS;
 
 fn key(n: u32) -> Key {
     let [_, high, middle, low] = n.to_be_bytes();
@@ -33,24 +35,26 @@ fn chunks_held(table: &Table) -> usize {
 fn finds_what_was_put_in_and_nothing_else() {
     let mut table = Table::new(16_384, 1);
     let mut model = BTreeMap::new();
+    let mut taken = BTreeSet::new();
     let mut state = 1_u32;
     // In waves, so that chunks fill, empty and fill again.
     for wave in 0..6 {
         for _ in 0..50_000 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let n = (state >> 8) % 16_384;
+            let n = state >> 18;
             match model.remove(&n) {
-                Some(index) if wave % 2 == 1 || state % 4 == 0 => {
+                Some(index) if wave % 2 == 1 || (state >> 4).is_multiple_of(4) => {
                     assert_eq!(table.find(&key(n)), Some(index));
                     assert_eq!(table.remove(index).unwrap().session.key(), key(n));
+                    taken.remove(&index);
                 }
                 Some(index) => {
                     model.insert(n, index);
                 }
-                None if wave % 2 == 1 && state % 64 != 0 => {}
+                None if wave % 2 == 1 && !(state >> 4).is_multiple_of(64) => {}
                 None => {
                     let index = table.insert(session(n));
-                    assert!(model.values().all(|&taken| taken != index));
+                    assert!(taken.insert(index), "slot {index} twice");
                     model.insert(n, index);
                 }
             }
@@ -77,7 +81,7 @@ fn an_id_does_not_find_the_next_occupant() {
 
 #[test]
 fn an_id_does_not_find_a_later_occupant_of_a_chunk_that_was_given_back() {
-    let (mut table, slots) = filled(2 * CHUNK as u32);
+    let (mut table, slots) = filled(2 * CHUNK_U32);
     let id = |table: &Table, index| {
         let generation = table.get(index).unwrap().generation;
         SessionId { index, generation }
@@ -87,7 +91,7 @@ fn an_id_does_not_find_a_later_occupant_of_a_chunk_that_was_given_back() {
         table.remove(index);
     }
     assert_eq!(chunks_held(&table), 1);
-    for n in 0..2 * CHUNK as u32 {
+    for n in 0..2 * CHUNK_U32 {
         table.insert(session(n));
     }
     assert!(ids.iter().all(|&id| table.by_id(id).is_none()));
@@ -95,7 +99,7 @@ fn an_id_does_not_find_a_later_occupant_of_a_chunk_that_was_given_back() {
 
 #[test]
 fn what_a_peak_took_is_given_back() {
-    let count = 5 * CHUNK as u32 + 1;
+    let count = 5 * CHUNK_U32 + 1;
     let (mut table, slots) = filled(count);
     assert_eq!(chunks_held(&table), 6);
     let mut released = Vec::new();
@@ -106,7 +110,7 @@ fn what_a_peak_took_is_given_back() {
     assert_eq!((chunks_held(&table), released), (2, vec![2, 3, 4, 5]));
     let index_bytes: usize = table.index.iter().map(|part| part.capacity() * 8 / 7 * 5).sum();
     assert!(index_bytes < CHUNK * ENTRY_BYTES * 4, "{index_bytes} bytes for {CHUNK} entries");
-    for n in CHUNK as u32..count {
+    for n in CHUNK_U32..count {
         table.insert(session(n));
     }
     assert_eq!((chunks_held(&table), table.len()), (6, count));
@@ -118,21 +122,21 @@ fn what_a_peak_took_is_given_back() {
 
 #[test]
 fn sessions_that_come_and_go_at_a_chunks_edge_keep_its_memory() {
-    let (mut table, _) = filled(CHUNK as u32);
+    let (mut table, _) = filled(CHUNK_U32);
     for n in 0..10 {
-        let index = table.insert(session(CHUNK as u32 + n));
+        let index = table.insert(session(CHUNK_U32 + n));
         assert_eq!(table.remove(index).unwrap().released, None);
     }
 }
 
 #[test]
 fn after_a_peak_the_newcomers_fill_the_low_chunks() {
-    let (mut table, slots) = filled(3 * CHUNK as u32);
+    let (mut table, slots) = filled(3 * CHUNK_U32);
     for &index in slots.iter().step_by(2) {
         table.remove(index);
     }
-    for n in 0..CHUNK as u32 {
-        let index = table.insert(session(3 * CHUNK as u32 + n));
+    for n in 0..CHUNK_U32 {
+        let index = table.insert(session(3 * CHUNK_U32 + n));
         assert!(chunk_of(index) < 2, "slot {index}");
     }
 }
