@@ -42,6 +42,8 @@
 
 mod fabric;
 mod net;
+mod pipe;
+mod streams;
 
 use std::io;
 use std::net::IpAddr;
@@ -55,10 +57,8 @@ use crate::wake::Waker;
 
 use fabric::{DriverId, Packet, Refused};
 pub use net::{ClockStart, NetCounters, Pace, SimConfig, SimHost, SimNet, SimSocket};
-
-/// A simulated stream. There are none yet: to this driver every connection is refused for want of streams.
-#[derive(Debug)]
-pub enum SimStream {}
+use streams::SimStreams;
+pub use streams::{SimListener, SimStream};
 
 /// A driver on a simulated network.
 ///
@@ -72,6 +72,7 @@ pub struct SimDriver {
     config: DriverConfig,
     sockets: Vec<SimSocket>,
     outbox: Outbox,
+    streams: Option<SimStreams>,
     now: Now,
     /// Datagrams that this turn may still look at.
     batch_left: u16,
@@ -82,7 +83,10 @@ pub struct SimDriver {
 }
 
 impl SimDriver {
-    /// A driver on `net`, without sockets.
+    /// A driver on `net`, without sockets. Its streams leave from the host of its first socket.
+    ///
+    /// # Panics
+    /// With bounds on streams that cannot be kept.
     #[must_use]
     pub fn new(net: &SimNet, config: &DriverConfig) -> Self {
         let waker = Waker::simulated();
@@ -92,6 +96,7 @@ impl SimDriver {
             config: config.clone(),
             sockets: Vec::new(),
             outbox: Outbox::new(config.send_arena, TRAINS_MAX),
+            streams: config.streams.as_ref().map(SimStreams::new),
             now: net.now(),
             batch_left: 0,
             current: Packet::default(),
@@ -105,6 +110,16 @@ impl SimDriver {
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.net.is_due(self.id)
+    }
+
+    /// Lets the network know whether streams have something left to tell the caller, or to do in a turn.
+    fn look_at_streams(&self) {
+        if let Some(streams) = &self.streams {
+            self.net.set_has_events(self.id, streams.table.has_events());
+            if streams.table.has_output() {
+                self.net.has_output(self.id);
+            }
+        }
     }
 
     /// Puts everything queued on the network, as of the network's clock.
@@ -153,7 +168,15 @@ impl Driver for SimDriver {
     fn submit_and_wait(&mut self, deadline: Option<Now>) -> io::Result<Now> {
         self.counters.enters += 1;
         self.submit();
+        if let Some(streams) = &mut self.streams {
+            streams.flush();
+        }
+        self.look_at_streams();
         self.net.wait(self.id, deadline)?;
+        if let Some(streams) = &mut self.streams {
+            streams.collect(self.net.take_touched(self.id));
+        }
+        self.look_at_streams();
         self.now = self.net.now();
         self.batch_left = self.config.batch_max;
         self.counters.wakes += u64::from(self.waker.take());
@@ -204,28 +227,49 @@ impl Driver for SimDriver {
         self.counters.tx_bytes += len as u64;
     }
 
-    fn connect(&mut self, _: &StreamAddr, _: Option<IpAddr>) -> Result<StreamId, ConnectError> {
-        Err(ConnectError::Streams)
+    fn connect(&mut self, to: &StreamAddr, bind: Option<IpAddr>) -> Result<StreamId, ConnectError> {
+        let streams = self.streams.as_mut().ok_or(ConnectError::Streams)?;
+        let id = streams.connect(&self.net, self.id, to, bind)?;
+        self.look_at_streams();
+        Ok(id)
     }
 
+    /// # Errors
+    /// Also if the stream belongs to another network.
     fn adopt(&mut self, stream: SimStream) -> Result<StreamId, ConnectError> {
-        match stream {}
+        let streams = self.streams.as_mut().ok_or(ConnectError::Streams)?;
+        streams.adopt(&self.net, self.id, stream)
     }
 
-    fn stream_read(&mut self, _: StreamId) {}
-
-    fn stream_write(&mut self, _: StreamId, _: &[u8]) -> usize {
-        0
+    fn stream_read(&mut self, id: StreamId) {
+        if let Some(streams) = &mut self.streams {
+            streams.table.read(id);
+            self.look_at_streams();
+        }
     }
 
-    fn stream_close(&mut self, _: StreamId, _: Close) {}
+    fn stream_write(&mut self, id: StreamId, bytes: &[u8]) -> usize {
+        let Some(streams) = &mut self.streams else { return 0 };
+        let taken = streams.table.write(id, bytes);
+        self.look_at_streams();
+        taken
+    }
+
+    fn stream_close(&mut self, id: StreamId, how: Close) {
+        if let Some(streams) = &mut self.streams {
+            streams.close(id, how);
+            self.look_at_streams();
+        }
+    }
 
     fn stream_event(&mut self) -> Option<StreamEvent<'_>> {
-        None
+        // Told before the event is taken: whoever asks until there is none leaves it as it is.
+        self.look_at_streams();
+        self.streams.as_mut()?.next_event()
     }
 
     fn stream_counters(&self) -> StreamCounters {
-        StreamCounters::default()
+        self.streams.as_ref().map(|streams| streams.table.counters()).unwrap_or_default()
     }
 
     fn waker(&self) -> Waker {

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 
 pub(crate) use self::queue::Pieces;
 pub use self::socket::StreamSocket;
+#[cfg(feature = "sim")]
+pub(crate) use self::table::Duplex;
 pub(crate) use self::table::{Happened, Streams, What};
 
 /// A stream of one driver. A handle that outlives its stream finds nobody.

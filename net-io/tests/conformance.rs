@@ -129,4 +129,5 @@ mod epoll {
 
 mod sim {
     everywhere! { SimBed }
+    with_streams! { SimBed }
 }

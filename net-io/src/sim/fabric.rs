@@ -7,9 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use netem::{Link, Rng};
 
 use super::net::{NetCounters, SimConfig};
+use super::pipe::Pipes;
 use crate::driver::{Destination, SocketId};
 use crate::socket::SocketOptions;
 use crate::steer::Steering;
+use crate::stream::StreamId;
 use crate::wake::Waker;
 
 /// Why a datagram was not sent.
@@ -59,6 +61,7 @@ pub(super) struct Inner {
     pub(super) link_of: HashMap<(IpAddr, IpAddr), usize>,
     /// When which link has its next packet.
     pub(super) arrivals: BTreeSet<(u64, usize)>,
+    pub(super) pipes: Pipes,
     /// Emptied payload buffers.
     pub(super) spare: Vec<Vec<u8>>,
     pub(super) counters: NetCounters,
@@ -99,12 +102,20 @@ pub(super) struct DriverState {
     /// Sockets with datagrams, each once.
     pub(super) ready: VecDeque<usize>,
     pub(super) overflow: u64,
+    /// Where its first socket is.
+    pub(super) host: Option<HostId>,
+    /// Streams to which something happened since its last turn.
+    pub(super) touched: Vec<StreamId>,
+    /// It has told nobody yet what happened to its streams.
+    pub(super) has_events: bool,
 }
 
 impl DriverState {
     pub(super) fn is_due(&self, now_us: u64) -> bool {
         self.has_output
             || !self.ready.is_empty()
+            || !self.touched.is_empty()
+            || self.has_events
             || self.waker.is_pending()
             || self.deadline_us.is_some_and(|at_us| at_us <= now_us)
     }
@@ -139,14 +150,21 @@ impl Inner {
         if drivers.clone().any(|state| state.is_due(self.now_us)) {
             return Some(self.now_us);
         }
-        let arrival_us = self.arrivals.first().map(|&(at_us, _)| at_us);
+        let arrival_us = self.next_arrival();
         let deadline_us = drivers.by_ref().filter_map(|state| state.deadline_us).min();
         arrival_us.into_iter().chain(deadline_us).min()
+    }
+
+    /// When something arrives next.
+    pub(super) fn next_arrival(&self) -> Option<u64> {
+        let datagram_us = self.arrivals.first().map(|&(at_us, _)| at_us);
+        datagram_us.into_iter().chain(self.pipes.next_arrival()).min()
     }
 
     /// Moves the clock, never back, and hands over all that arrives on the way.
     pub(super) fn move_clock(&mut self, at_us: u64) {
         self.now_us = self.now_us.max(at_us);
+        self.arrive_at_streams(self.now_us);
         while let Some(&(at_us, link)) = self.arrivals.first() {
             if at_us > self.now_us {
                 break;

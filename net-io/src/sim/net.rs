@@ -12,9 +12,11 @@ use super::fabric::{
     DriverId, DriverState, EPHEMERAL_MIN, Group, Host, HostId, Inner, Packet, Refused, SocketState,
     charge,
 };
+use super::pipe::{EndId, Pipes};
 use crate::driver::{Destination, Now, SocketId};
 use crate::socket::SocketOptions;
 use crate::steer::Steering;
+use crate::stream::{ConnectError, StreamAddr, StreamConfig, StreamId};
 use crate::wake::Waker;
 
 /// How a network is made.
@@ -75,8 +77,8 @@ pub struct SimNet {
 /// A machine on the network: addresses to bind to.
 #[derive(Clone, Debug)]
 pub struct SimHost {
-    net: SimNet,
-    host: HostId,
+    pub(super) net: SimNet,
+    pub(super) host: HostId,
 }
 
 /// A bound socket. Dropping it, or the driver that took it, closes it.
@@ -110,6 +112,7 @@ impl SimNet {
             links: Vec::new(),
             link_of: HashMap::new(),
             arrivals: BTreeSet::new(),
+            pipes: Pipes::default(),
             spare: Vec::new(),
             counters: NetCounters::default(),
         };
@@ -194,12 +197,69 @@ impl SimNet {
             has_output: false,
             ready: VecDeque::new(),
             overflow: 0,
+            host: None,
+            touched: Vec::new(),
+            has_events: false,
         }));
         inner.drivers.len() - 1
     }
 
     pub(super) fn remove_driver(&self, driver: DriverId) {
         self.inner.borrow_mut().drivers[driver] = None;
+    }
+
+    pub(super) fn with<T>(&self, call: impl FnOnce(&mut Inner) -> T) -> T {
+        call(&mut self.inner.borrow_mut())
+    }
+
+    /// Whether this is the same network.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Listens for streams at an address of a host; which, where the address leaves it open.
+    pub(super) fn listen(&self, host: HostId, addr: &StreamAddr) -> io::Result<StreamAddr> {
+        let mut inner = self.inner.borrow_mut();
+        let StreamAddr::Tcp(tcp) = *addr else {
+            let free = inner.pipes.listen(addr);
+            return if free { Ok(addr.clone()) } else { Err(io::ErrorKind::AddrInUse.into()) };
+        };
+        let ip = tcp.ip();
+        if !ip.is_unspecified() && inner.host_of.get(&ip) != Some(&host) {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        let ports =
+            if tcp.port() == 0 { EPHEMERAL_MIN..=u16::MAX } else { tcp.port()..=tcp.port() };
+        ports
+            .map(|port| StreamAddr::Tcp(SocketAddr::new(ip, port)))
+            .find(|addr| inner.pipes.listen(addr))
+            .ok_or_else(|| io::ErrorKind::AddrInUse.into())
+    }
+
+    /// Starts a connection from the host that a driver's sockets are on; one without sockets is on every host.
+    pub(super) fn open(
+        &self,
+        driver: DriverId,
+        bind: Option<IpAddr>,
+        to: &StreamAddr,
+        config: &StreamConfig,
+    ) -> Result<(EndId, bool), ConnectError> {
+        let mut inner = self.inner.borrow_mut();
+        let host = inner.driver(driver).and_then(|state| state.host);
+        inner.open(host, bind, to, config)
+    }
+
+    /// The streams to which something happened since a driver last asked.
+    pub(super) fn take_touched(&self, driver: DriverId) -> Vec<StreamId> {
+        let mut inner = self.inner.borrow_mut();
+        inner.driver_mut(driver).map(|state| std::mem::take(&mut state.touched)).unwrap_or_default()
+    }
+
+    /// Whether a driver has something to tell its owner that the owner may not have asked for yet.
+    pub(super) fn set_has_events(&self, driver: DriverId, has_events: bool) {
+        if let Some(state) = self.inner.borrow_mut().driver_mut(driver) {
+            state.has_events = has_events;
+        }
     }
 
     pub(super) fn is_due(&self, driver: DriverId) -> bool {
@@ -233,10 +293,12 @@ impl SimNet {
         let mut inner = self.inner.borrow_mut();
         let Some(state) = inner.socket_mut(socket.id) else { return Ok(()) };
         state.owner = Some((driver, id));
+        let host = state.host;
         let overflow = state.overflow;
         let has_datagrams = !state.queue.is_empty();
         if let Some(owner) = inner.driver_mut(driver) {
             owner.overflow += overflow;
+            owner.host.get_or_insert(host);
             if has_datagrams {
                 owner.ready.push_back(socket.id);
             }
@@ -258,7 +320,7 @@ impl SimNet {
             return Ok(());
         }
         while !inner.driver(driver).is_some_and(|state| state.is_due(inner.now_us)) {
-            let arrival_us = inner.arrivals.first().map(|&(at_us, _)| at_us);
+            let arrival_us = inner.next_arrival();
             let Some(at_us) = arrival_us.into_iter().chain(deadline_us).min() else {
                 return Err(io::Error::new(
                     io::ErrorKind::Deadlock,

@@ -606,6 +606,12 @@ impl<S: Duplex, B> Streams<S, B> {
         self.counters.open -= 1;
     }
 
+    /// Whether the next round has something to do.
+    #[cfg(feature = "sim")]
+    pub(crate) fn has_output(&self) -> bool {
+        !self.dirty.is_empty() || !self.arms.is_empty()
+    }
+
     /// Whether [`pop_event`](Streams::pop_event) has something.
     pub(crate) fn has_events(&self) -> bool {
         !self.events.is_empty()

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use net_io::sim::{Pace, SimConfig, SimDriver, SimHost, SimNet, SimSocket};
+use net_io::sim::{Pace, SimConfig, SimDriver, SimHost, SimListener, SimNet, SimSocket, SimStream};
 use net_io::{
     Counters, Datagram, Destination, Driver, DriverConfig, EpollDriver, Now, SocketId,
     SocketOptions, StreamAddr, StreamSocket, UdpSocket, UringDriver,
@@ -177,6 +177,20 @@ impl Bed for SimBed {
         let socket = self.host.bind(addr, options).unwrap();
         let addr = socket.local_addr();
         (socket, addr)
+    }
+}
+
+impl StreamBed for SimBed {
+    type Listener = SimListener;
+
+    fn listen(&mut self, addr: &StreamAddr) -> (SimListener, StreamAddr) {
+        let listener = self.host.listen_stream(addr).unwrap();
+        let addr = listener.addr().clone();
+        (listener, addr)
+    }
+
+    fn accept(&mut self, listener: &SimListener) -> Option<SimStream> {
+        listener.accept()
     }
 }
 
