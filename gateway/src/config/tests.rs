@@ -104,7 +104,9 @@ fn profiles_are_what_they_say() {
 #[test]
 fn drivers_and_sockets_start_from_their_own_defaults() {
     let io = Config::default().io;
-    assert_eq!(format!("{:?}", io.to_driver()), format!("{:?}", DriverConfig::default()));
+    // A gateway trades a little latency for much CPU; the driver by itself does not.
+    let driver = DriverConfig { min_wait_us: 200, ..DriverConfig::default() };
+    assert_eq!(format!("{:?}", io.to_driver()), format!("{driver:?}"));
     assert_eq!(format!("{:?}", io.to_socket()), format!("{:?}", SocketOptions::default()));
 }
 
