@@ -3,10 +3,10 @@
 //! ```text
 //! check  = metric op value
 //! op     = < | <= | > | >= | = | ==
-//! metric = [service. | connect. | lag.] p50 | p90 | p99 | p999 | p9999 | max | mean      value with us, ms or s
+//! metric = [service. | connect. | lag. | quiet. | storm. | after. | newcomers.] p50 | p90 | p99 | p999 | p9999 | max | mean      value with us, ms or s
 //!        | loss                                                                          value with %
 //!        | messages_per_s | sent | received | established | lost | duplicated | reordered | corrupted
-//!        | missed_sends | throttled_sends | dead_sessions                                plain number
+//!        | missed_sends | throttled_sends | dead_sessions | newcomers                    plain number
 //! ```
 
 use std::fmt;
@@ -87,6 +87,10 @@ enum Series {
     Service,
     Connect,
     Lag,
+    Quiet,
+    Storm,
+    After,
+    Newcomers,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,10 +117,18 @@ enum Number {
     MissedSends,
     ThrottledSends,
     DeadSessions,
+    Newcomers,
 }
 
-const SERIES: [(&str, Series); 3] =
-    [("service.", Series::Service), ("connect.", Series::Connect), ("lag.", Series::Lag)];
+const SERIES: [(&str, Series); 7] = [
+    ("service.", Series::Service),
+    ("connect.", Series::Connect),
+    ("lag.", Series::Lag),
+    ("quiet.", Series::Quiet),
+    ("storm.", Series::Storm),
+    ("after.", Series::After),
+    ("newcomers.", Series::Newcomers),
+];
 
 const FIGURES: [(&str, Figure); 7] = [
     ("p50", Figure::P50),
@@ -128,7 +140,7 @@ const FIGURES: [(&str, Figure); 7] = [
     ("mean", Figure::Mean),
 ];
 
-const NUMBERS: [(&str, Number); 11] = [
+const NUMBERS: [(&str, Number); 12] = [
     ("messages_per_s", Number::MessagesPerS),
     ("sent", Number::Sent),
     ("received", Number::Received),
@@ -140,6 +152,7 @@ const NUMBERS: [(&str, Number); 11] = [
     ("missed_sends", Number::MissedSends),
     ("throttled_sends", Number::ThrottledSends),
     ("dead_sessions", Number::DeadSessions),
+    ("newcomers", Number::Newcomers),
 ];
 
 /// Longer operators first, for `<` begins `<=`.
@@ -252,7 +265,7 @@ impl Metric {
     }
 
     /// How many values stand behind a time.
-    const fn samples(self, report: &Report) -> Option<u64> {
+    fn samples(self, report: &Report) -> Option<u64> {
         match self {
             Self::Time(series, _) => Some(series.of(report).samples),
             Self::Loss | Self::Number(_) => None,
@@ -261,18 +274,24 @@ impl Metric {
 }
 
 impl Series {
-    const fn of(self, report: &Report) -> &Quantiles {
+    /// Without bystanders and newcomers theirs are empty.
+    fn of(self, report: &Report) -> Quantiles {
+        let around = report.around.unwrap_or_default();
         match self {
-            Self::Latency => &report.latency_us,
-            Self::Service => &report.service_latency_us,
-            Self::Connect => &report.connect_us,
-            Self::Lag => &report.send_lag_us,
+            Self::Latency => report.latency_us,
+            Self::Service => report.service_latency_us,
+            Self::Connect => report.connect_us,
+            Self::Lag => report.send_lag_us,
+            Self::Quiet => around.quiet_us,
+            Self::Storm => around.storm_us,
+            Self::After => around.after_us,
+            Self::Newcomers => around.newcomers_connect_us,
         }
     }
 }
 
 impl Figure {
-    const fn of(self, quantiles: &Quantiles) -> f64 {
+    const fn of(self, quantiles: Quantiles) -> f64 {
         match self {
             Self::P50 => quantiles.p50 as f64,
             Self::P90 => quantiles.p90 as f64,
@@ -300,6 +319,7 @@ impl Number {
             Self::MissedSends => counts.missed_sends,
             Self::ThrottledSends => counts.throttled_sends,
             Self::DeadSessions => counts.dead_sessions,
+            Self::Newcomers => counts.newcomers,
         };
         count as f64
     }

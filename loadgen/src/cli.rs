@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::build::UsageError;
 use self::values::parse_rate;
-pub use self::values::{BitRate, Chance, Cores, RampArg, Rate, ValueError, Windows};
+pub use self::values::{BitRate, Chance, Cores, RampArg, Rate, StormArg, ValueError, Windows};
 use crate::check::Check;
 use crate::sources::Sources;
 
@@ -170,6 +170,21 @@ pub struct LoadArgs {
     /// How long to wait at the end for echoes still on the way
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub drain: Duration,
+    /// N clients vanish at once and as many new ones come within a time, in the middle of the measurement: 100000@2s
+    #[arg(long, value_name = "N@TIME", conflicts_with = "avalanche")]
+    pub storm: Option<StormArg>,
+    /// All clients but the bystanders vanish at once in the middle of the measurement
+    #[arg(long)]
+    pub avalanche: bool,
+    /// When that happens, from the start of the measurement [default: half of --duration]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub storm_after: Option<Duration>,
+    /// Sessions whose latency is reported on its own as well: before a storm, in it, after it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub bystanders: u32,
+    /// Open loop of the bystanders: messages per second each [default: as all others]
+    #[arg(long, value_name = "R", requires = "bystanders", value_parser = parse_rate)]
+    pub bystander_rate: Option<Rate>,
     /// UDP sockets that the sessions share [default: one per session, 64 at most]
     #[arg(long)]
     pub sockets: Option<u32>,

@@ -13,6 +13,7 @@ use crate::payload::{Codec, Stamp};
 use crate::plan::{Plan, Share};
 use crate::scenario::{Protocol, Scenario};
 use crate::schedule::{Ramp, Slot};
+use crate::storm::Part;
 use crate::timeline::{Due, Stage, Timeline, at_millis, millis};
 
 /// The sessions and everything they need between two system calls.
@@ -28,6 +29,9 @@ pub(crate) struct Fleet {
     /// Sessions started and neither established nor dead.
     opening: u32,
     opening_max: u32,
+    storm: Option<Part>,
+    /// Sessions below this are bystanders.
+    bystanders: u32,
     load: Option<Timeline>,
     ledger: Ledger,
     scratch: Vec<u8>,
@@ -59,7 +63,13 @@ impl Fleet {
     /// A fleet whose sessions begin to start at `now`.
     pub(crate) fn new(plan: Arc<Plan>, share: Share, now: Now) -> Self {
         let scenario = &plan.scenario;
-        let count = share.of(scenario.clients.sessions);
+        let Scenario { clients, storm, .. } = scenario;
+        let count = share.of(clients.sessions);
+        let total = share.of(clients.sessions + storm.as_ref().map_or(0, |storm| storm.arrive));
+        let mut meter = Meter::new();
+        if clients.bystanders > 0 || storm.is_some() {
+            meter.around = Some(Box::default());
+        }
         let (speech, scratch) = match &scenario.protocol {
             Protocol::Kcp(config) => {
                 let bytes = scenario.engine.store_bytes / scenario.engine.threads as usize;
@@ -74,30 +84,39 @@ impl Fleet {
         };
         Self {
             share,
-            sockets: share.of(scenario.clients.sockets),
+            sockets: share.of(clients.sockets),
             // Room without pages: memory becomes resident as the ramp fills it, and never moves.
-            sessions: Vec::with_capacity(count as usize),
+            sessions: Vec::with_capacity(total as usize),
             speech,
             dirty: Vec::new(),
             ramp: Ramp::new(now, count, scenario.phases.ramp),
             opening: 0,
-            opening_max: share.of(scenario.clients.opening_max).max(1),
+            opening_max: share.of(clients.opening_max).max(1),
+            storm: storm.as_ref().map(|storm| Part::new(storm, clients, share)),
+            bystanders: share.of(clients.bystanders),
             load: None,
             ledger: Ledger::default(),
             scratch,
-            meter: Meter::new(),
+            meter,
             plan,
         }
     }
 
     /// The load begins now.
     pub(crate) fn begin_load(&mut self, now: Now) {
-        self.set_load(Timeline::new(&self.plan.scenario, self.share, now));
+        let timeline = Timeline::new(&self.plan.scenario, self.share, now);
+        if let (Some(storm), Some(around)) = (&mut self.storm, &mut self.meter.around) {
+            around.storm = storm.set(timeline.window());
+        }
+        self.set_load(timeline);
     }
 
     /// No session starts and no message leaves after now; echoes are awaited no longer than `within`.
     pub(crate) fn stop(&mut self, now: Now, within: Duration) {
         self.ramp.stop();
+        if let Some(storm) = &mut self.storm {
+            storm.stop();
+        }
         self.set_load(Timeline::stopped(self.meter.window, now, within));
     }
 
@@ -129,7 +148,8 @@ impl Fleet {
         };
         let starting = self.next_start().map(|slot| slot.at);
         let load = self.load.as_ref().and_then(|load| load.next_deadline(now));
-        [wheel, starting, load].into_iter().flatten().min()
+        let storm = self.storm.as_ref().and_then(Part::next_deadline);
+        [wheel, starting, load, storm].into_iter().flatten().min()
     }
 
     /// All of a turn between two waits: what came, what is due, what must leave.
@@ -145,19 +165,21 @@ impl Fleet {
         let found = wire::conv(datagram)
             .and_then(|conv| self.share.local(self.plan.convs.number(conv)))
             .filter(|local| self.socket_of(*local) == socket);
-        let Some((local, session)) = found
-            .and_then(|local| Some((local, self.sessions.get_mut(local as usize)?)))
-            .filter(|(_, session)| session.flow.state != State::Dead)
-        else {
-            self.meter.counts.stray_datagrams += 1;
-            return;
+        let session = found.and_then(|local| Some((local, self.sessions.get_mut(local as usize)?)));
+        let (local, Session { kcp, flow }) = match session {
+            Some((_, session)) if session.flow.state == State::Gone => return,
+            Some(found) if found.1.flow.state != State::Dead => found,
+            Some(_) | None => {
+                self.meter.counts.stray_datagrams += 1;
+                return;
+            }
         };
-        let Session { kcp, flow } = session;
         let number = self.share.number(local);
         let size = self.plan.scenario.traffic.size;
         let header = self.speech.has_header(size);
         let (codec, meter, ledger) = (&self.plan.codec, &mut self.meter, &mut self.ledger);
-        let mut desk = Desk { codec, meter, ledger, now, header };
+        let bystander = local < self.bystanders;
+        let mut desk = Desk { codec, meter, ledger, now, header, bystander };
         match &mut self.speech {
             Speech::Raw(_) => {
                 let message = datagram.get(CONV_LEN..).unwrap_or(&[]);
@@ -193,8 +215,17 @@ impl Fleet {
     fn on_time(&mut self, now: Now) {
         for _ in 0..START_BUDGET {
             let Some(slot) = self.next_start().filter(|slot| slot.at <= now) else { break };
-            self.ramp.advance();
+            match &mut self.storm {
+                Some(storm) if self.ramp.peek().is_none() => storm.advance(),
+                Some(_) | None => self.ramp.advance(),
+            }
             self.start(now, slot.member, slot.at);
+        }
+        for _ in 0..VANISH_BUDGET {
+            let Some(local) = self.storm.as_mut().and_then(|storm| storm.vanish(now)) else {
+                break;
+            };
+            self.vanish(local);
         }
         self.send_due(now);
         for _ in 0..EXPIRE_BUDGET {
@@ -238,6 +269,9 @@ impl Fleet {
         let mut cx = Cx { config, store };
         let ms = millis(now);
         flow.dirty = false;
+        if flow.state == State::Gone {
+            return;
+        }
         match config.flush {
             FlushPolicy::Turn => kcp.flush(&mut cx, ms),
             FlushPolicy::Interval => kcp.handle_timeout(&mut cx, ms),
@@ -262,9 +296,26 @@ impl Fleet {
         }
     }
 
-    /// The ramp's next start, unless too many sessions are opening: an answer must come first.
+    /// The next start, unless too many sessions are opening: an answer must come first. Newcomers are numbered after all
+    /// sessions of the ramp, and so come after them.
     fn next_start(&self) -> Option<Slot> {
-        self.ramp.peek().filter(|_| self.opening < self.opening_max)
+        let arrival = || self.storm.as_ref().and_then(Part::next_arrival);
+        self.ramp.peek().or_else(arrival).filter(|_| self.opening < self.opening_max)
+    }
+
+    /// The client is gone, with all it had on the way.
+    fn vanish(&mut self, local: u32) {
+        let Some(Session { kcp, flow }) = self.sessions.get_mut(local as usize) else { return };
+        if flow.state == State::Opening {
+            self.opening -= 1;
+        }
+        flow.state = State::Gone;
+        self.meter.counts.vanished += 1;
+        self.meter.counts.abandoned += u64::from(flow.on_the_way());
+        if let Speech::Kcp(speech) = &mut self.speech {
+            kcp.reset(&mut speech.store);
+            speech.wheel.cancel(local);
+        }
     }
 
     fn start(&mut self, now: Now, local: u32, due: Now) {
@@ -287,9 +338,18 @@ impl Fleet {
         let Some(Session { flow, .. }) = self.sessions.get_mut(local as usize) else { return };
         flow.state = State::Ready;
         self.opening -= 1;
-        self.meter.counts.established += 1;
-        let due = self.ramp.due(local);
-        self.meter.connect.saturating_record(now.0.saturating_sub(due.0));
+        let Meter { counts, connect, around, .. } = &mut self.meter;
+        let newcomer = self.storm.as_ref().and_then(|storm| storm.due(local));
+        match (newcomer, around) {
+            (Some(due), Some(around)) => {
+                counts.newcomers += 1;
+                around.connect.saturating_record(now.0.saturating_sub(due.0));
+            }
+            _ => {
+                counts.established += 1;
+                connect.saturating_record(now.0.saturating_sub(self.ramp.due(local).0));
+            }
+        }
     }
 
     fn send_due(&mut self, now: Now) {
@@ -337,7 +397,8 @@ impl Fleet {
         let stamp = flow.stamp(number, intended, now);
         let header = self.speech.has_header(self.plan.scenario.traffic.size);
         let (codec, meter, ledger) = (&self.plan.codec, &mut self.meter, &mut self.ledger);
-        let mut desk = Desk { codec, meter, ledger, now, header };
+        let bystander = local < self.bystanders;
+        let mut desk = Desk { codec, meter, ledger, now, header, bystander };
         match &mut self.speech {
             Speech::Raw(raw) => {
                 flow.on_sent(&stamp, &mut desk);
@@ -361,7 +422,7 @@ impl Fleet {
 
     fn touch(&mut self, local: u32) {
         let Some(Session { flow, .. }) = self.sessions.get_mut(local as usize) else { return };
-        if !flow.dirty && flow.state != State::Dead {
+        if !flow.dirty && !matches!(flow.state, State::Dead | State::Gone) {
             flow.dirty = true;
             self.dirty.push(local);
         }
@@ -389,6 +450,8 @@ impl Speech {
 const START_BUDGET: usize = 256;
 /// Messages sent by the schedule in one turn, for the same reason.
 const SEND_BUDGET: usize = 1024;
+/// Sessions that vanish in one turn: a storm must not show as this process's own stall.
+const VANISH_BUDGET: usize = 1024;
 /// Timers taken in one turn.
 const EXPIRE_BUDGET: usize = 4096;
 const CONV_LEN: usize = 4;

@@ -67,6 +67,15 @@ pub fn allow_sockets(sockets: u32, threads: u32) -> Result<(), FileLimitError> {
     Ok(())
 }
 
+/// Most memory this process ever had resident, in bytes; 0 where the kernel does not tell.
+#[must_use]
+pub fn resident_max() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.map_or(0, |kib| kib * 1024)
+}
+
 /// Processor time of the calling thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ThreadTime {
@@ -117,6 +126,11 @@ mod tests {
         let host = Host::detect();
         assert!(host.kernel.starts_with("Linux "), "{}", host.kernel);
         assert!(host.cores > 0);
+    }
+
+    #[test]
+    fn memory_is_told() {
+        assert!((1 << 20..1 << 40).contains(&resident_max()));
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod schedule;
 pub mod seed;
 mod sequence;
 pub mod sources;
+mod storm;
 mod timeline;
 mod worker;
 

@@ -25,6 +25,12 @@ pub struct Counts {
     pub throttled_sends: u64,
     /// Messages not sent because this process's own bound on bytes in flight was reached.
     pub store_full: u64,
+    /// Sessions that a storm made vanish.
+    pub vanished: u64,
+    /// Messages that were on the way to or from them then; nobody waits for their echoes.
+    pub abandoned: u64,
+    /// Sessions of those that a storm brought whose first PUSH was acknowledged.
+    pub newcomers: u64,
     /// Sessions given up by the protocol: one segment sent `dead_link` times without an answer.
     pub dead_sessions: u64,
     /// Datagrams received for no session of ours, or by another socket than the session's.
@@ -49,6 +55,9 @@ impl Counts {
         self.missed_sends += other.missed_sends;
         self.throttled_sends += other.throttled_sends;
         self.store_full += other.store_full;
+        self.vanished += other.vanished;
+        self.abandoned += other.abandoned;
+        self.newcomers += other.newcomers;
         self.dead_sessions += other.dead_sessions;
         self.stray_datagrams += other.stray_datagrams;
         self.refused_datagrams += other.refused_datagrams;
@@ -56,10 +65,10 @@ impl Counts {
         self.measured_received += other.measured_received;
     }
 
-    /// Messages sent whose echo has not come.
+    /// Messages sent whose echo has not come and is still awaited.
     #[must_use]
     pub const fn missing(&self) -> u64 {
-        self.sent.saturating_sub(self.received)
+        self.sent.saturating_sub(self.received + self.abandoned)
     }
 }
 
@@ -98,6 +107,53 @@ pub struct Meter {
     pub lag: Histogram<u64>,
     /// From a session's due start to the acknowledgement of its first PUSH, microseconds.
     pub connect: Histogram<u64>,
+    /// What is told apart around a storm; `None` when there are neither bystanders nor newcomers.
+    pub around: Option<Box<Around>>,
+}
+
+/// The bystanders' latencies before, in and after a storm, and the newcomers' times to connect.
+#[derive(Clone, Debug)]
+pub struct Around {
+    /// When the storm rages.
+    pub storm: Window,
+    /// Of messages due before it.
+    pub quiet: Histogram<u64>,
+    /// Of messages due in it.
+    pub stormy: Histogram<u64>,
+    /// Of messages due after it.
+    pub after: Histogram<u64>,
+    /// From a newcomer's due start to the acknowledgement of its first PUSH.
+    pub connect: Histogram<u64>,
+}
+
+impl Around {
+    /// All zero, and no storm.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            storm: Window::NEVER,
+            quiet: histogram(),
+            stormy: histogram(),
+            after: histogram(),
+            connect: histogram(),
+        }
+    }
+
+    fn of(&mut self, intended: Now) -> &mut Histogram<u64> {
+        if intended < self.storm.start {
+            &mut self.quiet
+        } else if intended < self.storm.end {
+            &mut self.stormy
+        } else {
+            &mut self.after
+        }
+    }
+}
+
+impl Default for Around {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Meter {
@@ -111,21 +167,23 @@ impl Meter {
             service: histogram(),
             lag: histogram(),
             connect: histogram(),
+            around: None,
         }
     }
 
     /// Adds another worker's.
     pub fn merge(&mut self, other: &Self) {
         self.counts.add(&other.counts);
-        for (mine, theirs) in [
-            (&mut self.latency, &other.latency),
-            (&mut self.service, &other.service),
-            (&mut self.lag, &other.lag),
-            (&mut self.connect, &other.connect),
-        ] {
-            // Both have the same bounds, so nothing can be out of range.
-            let merged = mine.add(theirs);
-            debug_assert!(merged.is_ok());
+        add(&mut self.latency, &other.latency);
+        add(&mut self.service, &other.service);
+        add(&mut self.lag, &other.lag);
+        add(&mut self.connect, &other.connect);
+        if let Some(theirs) = &other.around {
+            let mine = self.around.get_or_insert_default();
+            add(&mut mine.quiet, &theirs.quiet);
+            add(&mut mine.stormy, &theirs.stormy);
+            add(&mut mine.after, &theirs.after);
+            add(&mut mine.connect, &theirs.connect);
         }
     }
 
@@ -148,6 +206,15 @@ impl Meter {
             let latency = now.0.saturating_sub(intended.0);
             self.latency.saturating_record(latency);
             self.service.saturating_record(latency.saturating_sub(u64::from(lag_us)));
+        }
+    }
+
+    /// The echo was a bystander's.
+    pub fn on_bystanders_echo(&mut self, now: Now, intended: Now) {
+        if let Some(around) = &mut self.around
+            && self.window.contains(intended)
+        {
+            around.of(intended).saturating_record(now.0.saturating_sub(intended.0));
         }
     }
 }
@@ -200,6 +267,12 @@ impl Quantiles {
     }
 }
 
+/// Adds `theirs` to `mine`. All have the same bounds, so nothing can be out of range.
+fn add(mine: &mut Histogram<u64>, theirs: &Histogram<u64>) {
+    let added = mine.add(theirs);
+    debug_assert!(added.is_ok());
+}
+
 /// One microsecond to one hour in three digits.
 fn histogram() -> Histogram<u64> {
     #[expect(clippy::expect_used, reason = "the bounds are constants")]
@@ -225,6 +298,24 @@ mod tests {
         assert_eq!((latency.samples, latency.p50, latency.max), (2, 1000, 1000));
         assert_eq!(Quantiles::of(&meter.service).max, 995);
         assert_eq!(Quantiles::of(&meter.lag).p50, 5);
+    }
+
+    #[test]
+    fn a_bystanders_echo_counts_where_its_message_was_due() {
+        let mut meter = Meter::new();
+        meter.window = Window { start: Now(100), end: Now(500) };
+        meter.on_bystanders_echo(Now(400), Now(100));
+        let storm = Window { start: Now(200), end: Now(300) };
+        meter.around = Some(Box::new(Around { storm, ..Around::new() }));
+        for intended in [99, 100, 199, 200, 299, 300, 499, 500] {
+            meter.on_bystanders_echo(Now(400 + intended), Now(intended));
+        }
+        let mut merged = Meter::new();
+        merged.merge(&meter);
+        merged.merge(&meter);
+        let around = merged.around.unwrap();
+        assert_eq!((around.quiet.len(), around.stormy.len(), around.after.len()), (4, 4, 4));
+        assert_eq!(around.quiet.max(), 400);
     }
 
     #[test]

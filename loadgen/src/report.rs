@@ -34,6 +34,8 @@ pub struct Report {
     pub connect_us: Quantiles,
     /// From the intended to the real send time: this process's own lateness, contained in `latency_us`.
     pub send_lag_us: Quantiles,
+    /// What is told apart around a storm; `null` without bystanders and without a storm.
+    pub around: Option<AroundReport>,
     /// What our side of the protocol did over the whole run; all zero for raw datagrams.
     pub kcp: KcpReport,
     /// How this process fared.
@@ -44,6 +46,25 @@ pub struct Report {
     pub checks: Vec<Verdict>,
     /// A signal ended the run early.
     pub interrupted: bool,
+}
+
+/// The bystanders' latencies, from the intended send time to the echo, and the newcomers' times to connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct AroundReport {
+    /// Sessions whose latencies these are.
+    pub bystanders: u64,
+    /// Sessions that were to vanish.
+    pub vanish: u64,
+    /// Sessions that were to come.
+    pub arrive: u64,
+    /// Of messages due before the storm; of all, when there was none.
+    pub quiet_us: Quantiles,
+    /// Of messages due in it: from its begin until its last newcomer was due, or to the end when there was none.
+    pub storm_us: Quantiles,
+    /// Of messages due after it.
+    pub after_us: Quantiles,
+    /// From a newcomer's due start to the acknowledgement of its first PUSH.
+    pub newcomers_connect_us: Quantiles,
 }
 
 /// What our side of the protocol did.
@@ -77,6 +98,8 @@ pub struct Generator {
     pub saturated: bool,
     /// Why, and what to change.
     pub reasons: Vec<String>,
+    /// Most memory this process ever had resident, in bytes; 0 where the kernel does not tell.
+    pub resident_max_bytes: u64,
     /// The busiest worker's share of a core in the measured time, 0 to 1.
     pub client_core_busy: f64,
     /// Each worker.
@@ -148,8 +171,16 @@ impl Report {
     /// What makes the run a failure whatever was checked, one line each. Empty = the run is sound.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
-        let Counts { established, sent, duplicated, reordered, corrupted, dead_sessions, .. } =
-            self.counts;
+        let Counts {
+            established,
+            newcomers,
+            sent,
+            duplicated,
+            reordered,
+            corrupted,
+            dead_sessions,
+            ..
+        } = self.counts;
         let mut lines = Vec::new();
         if established < self.sessions {
             lines.push(format!(
@@ -167,6 +198,11 @@ impl Report {
             if count > 0 {
                 lines.push(format!("{count} of {sent} {what}"));
             }
+        }
+        let arrive = self.around.map_or(0, |around| around.arrive);
+        if newcomers < arrive {
+            lines
+                .push(format!("{} of {arrive} newcomers were not established", arrive - newcomers));
         }
         if dead_sessions > 0 {
             lines.push(format!("{dead_sessions} sessions died: the target stopped answering them"));
@@ -245,7 +281,33 @@ impl Report {
         ] {
             write_quantiles(out, name, quantiles)?;
         }
+        if let Some(around) = &self.around {
+            for (name, quantiles) in [
+                ("bystanders, quiet", &around.quiet_us),
+                ("bystanders, storm", &around.storm_us),
+                ("bystanders, after", &around.after_us),
+                ("newcomers connect", &around.newcomers_connect_us),
+            ] {
+                write_quantiles(out, name, quantiles)?;
+            }
+        }
         writeln!(out)?;
+        if self.around.is_some_and(|around| around.vanish + around.arrive > 0) {
+            let Counts { vanished, abandoned, newcomers, .. } = counts;
+            writeln!(
+                out,
+                "storm       {vanished} vanished with {abandoned} messages on the way, {newcomers} newcomers established"
+            )?;
+        }
+        if self.generator.resident_max_bytes > 0 {
+            let bytes = self.generator.resident_max_bytes;
+            let each = bytes / counts.established.max(1);
+            writeln!(
+                out,
+                "memory      {:.1} MB resident at most, {each} bytes per session",
+                bytes as f64 / 1e6
+            )?;
+        }
         if self.run.protocol == "kcp" {
             let KcpReport { segments_sent, resends_timeout, resends_fast, duplicate_segments } =
                 self.kcp;

@@ -10,12 +10,14 @@ use net_io::clock::monotonic;
 use net_io::probe::ProbeError;
 use net_io::{DriverKind, Now, Probe, Waker};
 
-use crate::host::{FileLimitError, Host, allow_sockets};
+use crate::host::{FileLimitError, Host, allow_sockets, resident_max};
 use crate::live::{Gauge, Order, Orders, Snapshot};
-use crate::meter::{Meter, Quantiles};
+use crate::meter::{Around, Meter, Quantiles};
 use crate::plan::{Plan, Share};
 use crate::progress::{Progress, ProgressMode};
-use crate::report::{Generator, KcpReport, Report, RunInfo, WorkerReport, human, share};
+use crate::report::{
+    AroundReport, Generator, KcpReport, Report, RunInfo, WorkerReport, human, share,
+};
 use crate::scenario::{Load, Protocol, Scenario, ScenarioError};
 use crate::timeline::Stage;
 use crate::worker::{Assignment, Event, Outcome, WorkerError, work};
@@ -258,9 +260,11 @@ fn assemble(
         service_latency_us: Quantiles::of(&meter.service),
         connect_us: Quantiles::of(&meter.connect),
         send_lag_us: Quantiles::of(&meter.lag),
+        around: meter.around.as_deref().map(|around| around_report(scenario, around)),
         kcp,
         generator: Generator {
             workers: outcomes.iter().map(worker_report).collect(),
+            resident_max_bytes: resident_max(),
             ..Generator::default()
         },
         run: run_info(scenario, probe),
@@ -270,6 +274,19 @@ fn assemble(
     judge_generator(scenario, controller.crew.receive_buffer, &mut report);
     report.checks = scenario.checks.iter().map(|check| check.verdict(&report)).collect();
     report
+}
+
+fn around_report(scenario: &Scenario, around: &Around) -> AroundReport {
+    let storm = scenario.storm.as_ref();
+    AroundReport {
+        bystanders: scenario.clients.bystanders.into(),
+        vanish: storm.map_or(0, |storm| storm.vanish.into()),
+        arrive: storm.map_or(0, |storm| storm.arrive.into()),
+        quiet_us: Quantiles::of(&around.quiet),
+        storm_us: Quantiles::of(&around.stormy),
+        after_us: Quantiles::of(&around.after),
+        newcomers_connect_us: Quantiles::of(&around.connect),
+    }
 }
 
 fn worker_report(outcome: &Outcome) -> WorkerReport {

@@ -22,6 +22,8 @@ pub struct Scenario {
     pub traffic: Traffic,
     /// When.
     pub phases: Phases,
+    /// What upsets them in the middle of the measured time (default nothing).
+    pub storm: Option<Storm>,
     /// What they speak.
     pub protocol: Protocol,
     /// How this process does it.
@@ -43,6 +45,8 @@ pub struct Clients {
     pub sources: Sources,
     /// How conversation ids are chosen (default random).
     pub convs: ConvChoice,
+    /// Sessions whose latency is reported on its own as well: before a storm, in it, after it (default none).
+    pub bystanders: u32,
     /// Sessions that may be started and not yet established, so that a target which falls behind, or a busy machine, is not
     /// buried under the retransmissions of those that wait (default 10,000). A start that waits for this is late, and
     /// its lateness is in `connect_us`.
@@ -54,11 +58,26 @@ pub struct Clients {
 pub struct Traffic {
     /// When a session sends (default closed loop, one outstanding).
     pub load: Load,
+    /// When a bystander sends (default as all others).
+    pub bystanders: Option<Load>,
     /// Bytes of each message (default 64).
     pub size: usize,
     /// Open loop: segments a session may have queued or in flight before further messages are not sent but counted as
     /// throttled (default 1024). Bounds this process's memory when the target is too slow.
     pub backlog_max: usize,
+}
+
+/// Clients that vanish at once, and others that come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storm {
+    /// Sessions that vanish without a word, none of them a bystander.
+    pub vanish: u32,
+    /// New sessions, with conversation ids of their own.
+    pub arrive: u32,
+    /// They arrive within this time, evenly.
+    pub within: Duration,
+    /// When, from the beginning of the measured time.
+    pub after: Duration,
 }
 
 /// When a session sends.
@@ -136,10 +155,12 @@ impl Scenario {
                 sockets: sessions.clamp(1, SOCKETS_DEFAULT_MAX),
                 sources,
                 convs: ConvChoice::Random,
+                bystanders: 0,
                 opening_max: OPENING_DEFAULT,
             },
             traffic: Traffic {
                 load: Load::Closed { outstanding: 1 },
+                bystanders: None,
                 size: 64,
                 backlog_max: BACKLOG_DEFAULT,
             },
@@ -151,6 +172,7 @@ impl Scenario {
                 duration: Duration::from_secs(10),
                 drain: Duration::from_secs(10),
             },
+            storm: None,
             protocol: Protocol::Kcp(profile_game()),
             engine: Engine {
                 threads: 1,
@@ -195,6 +217,13 @@ impl Scenario {
             let rule = "cores this process may use, as `nproc` and `taskset -p $$` show".into();
             return reject("--pin", core.to_string(), rule);
         }
+        self.validate_load()?;
+        self.validate_storm()?;
+        self.validate_protocol()
+    }
+
+    fn validate_load(&self) -> Result<(), ScenarioError> {
+        let reject = |what, value: String, rule: String| Err(ScenarioError { what, value, rule });
         if matches!(self.traffic.load, Load::Closed { outstanding: 0 }) {
             return reject(
                 "--outstanding",
@@ -205,7 +234,35 @@ impl Scenario {
         if matches!(self.traffic.load, Load::Open { period } if period.is_zero()) {
             return reject("--rate", "above 10^9".into(), "at most 10^9 per session".into());
         }
-        self.validate_protocol()
+        Ok(())
+    }
+
+    fn validate_storm(&self) -> Result<(), ScenarioError> {
+        let reject = |what, value: String, rule: String| Err(ScenarioError { what, value, rule });
+        let Clients { sessions, bystanders, .. } = self.clients;
+        if bystanders > sessions {
+            let rule = format!("at most --sessions {sessions}");
+            return reject("--bystanders", bystanders.to_string(), rule);
+        }
+        let Some(storm) = &self.storm else { return Ok(()) };
+        let others = sessions - bystanders;
+        if storm.vanish > others {
+            let rule = format!("at most the {others} sessions that are no bystanders");
+            return reject("--storm", storm.vanish.to_string(), rule);
+        }
+        if sessions.checked_add(storm.arrive).is_none() {
+            let rule = format!("{} at most beside --sessions {sessions}", u32::MAX - sessions);
+            return reject("--storm", storm.arrive.to_string(), rule);
+        }
+        if storm.after + storm.within > self.phases.duration {
+            let value = humantime::format_duration(storm.after).to_string();
+            let rule = format!(
+                "so that the storm ends within --duration {}",
+                humantime::format_duration(self.phases.duration)
+            );
+            return reject("--storm-after", value, rule);
+        }
+        Ok(())
     }
 
     fn validate_protocol(&self) -> Result<(), ScenarioError> {
@@ -318,7 +375,25 @@ mod tests {
     #[test]
     fn each_rule_names_its_flag_and_value() {
         type Break = fn(&mut Scenario);
-        let cases: [(&str, Break); 12] = [
+        let storm = |vanish, arrive, after| {
+            let (within, after) = (Duration::from_secs(2), Duration::from_secs(after));
+            Some(Storm { vanish, arrive, within, after })
+        };
+        let mut scenario = base();
+        scenario.clients.bystanders = 10;
+        scenario.storm = storm(990, u32::MAX - 1000, 8);
+        assert_eq!(scenario.validate(), Ok(()));
+        for (expected, wrong) in [
+            ("--storm 991", storm(991, 0, 5)),
+            ("--storm 4294966296", storm(1, u32::MAX - 999, 5)),
+            ("--storm-after 9s", storm(1, 1, 9)),
+        ] {
+            scenario.storm = wrong;
+            let error = scenario.validate().unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{expected}: {error}");
+        }
+        let cases: [(&str, Break); 13] = [
+            ("--bystanders 1001", |s| s.clients.bystanders = 1001),
             ("--sessions 0", |s| s.clients.sessions = 0),
             ("--threads 65", |s| s.engine.threads = 65),
             ("--threads 0", |s| s.engine.threads = 0),

@@ -31,20 +31,25 @@ pub(crate) enum Stage {
 pub(crate) struct Timeline {
     window: Window,
     give_up: Now,
-    pace: Pace,
+    /// Sessions below this are bystanders.
+    bystanders: u32,
+    /// The bystanders' and everybody else's.
+    paces: [Pace; 2],
 }
 
 #[derive(Debug)]
 enum Pace {
     Idle,
-    /// The first `primed` of `members` sessions have got their first messages; after that each echo calls for the next.
+    /// Sessions below `primed` of those below `end` have got their first messages; after that each echo calls for the next.
     Closed {
         outstanding: u32,
-        members: u32,
         primed: u32,
+        end: u32,
     },
+    /// Member `n` of the round is session `first + n`.
     Open {
         round: Round,
+        first: u32,
         late_max_us: u64,
     },
 }
@@ -62,26 +67,32 @@ impl Timeline {
     /// A load that begins now.
     pub(crate) fn new(scenario: &Scenario, share: Share, now: Now) -> Self {
         let Scenario { phases, traffic, clients, .. } = scenario;
-        let members = share.of(clients.sessions);
-        let pace = match traffic.load {
+        let bystanders = share.of(clients.bystanders);
+        let pace = |load, first: u32, end: u32| match load {
             Load::Idle => Pace::Idle,
-            Load::Closed { outstanding } => Pace::Closed { outstanding, members, primed: 0 },
+            Load::Closed { outstanding } => Pace::Closed { outstanding, primed: first, end },
             Load::Open { period } => Pace::Open {
-                round: Round::new(now, members, period, share.worker, share.workers),
+                round: Round::new(now, end - first, period, share.worker, share.workers),
+                first,
                 late_max_us: micros(period).clamp(LATE_MIN_US, LATE_MAX_US),
             },
         };
+        let paces = [
+            pace(traffic.bystanders.unwrap_or(traffic.load), 0, bystanders),
+            pace(traffic.load, bystanders, share.of(clients.sessions)),
+        ];
         let start = Now(now.0 + micros(phases.warmup));
         let end = Now(start.0 + micros(phases.duration));
         let give_up = Now(end.0 + micros(phases.drain));
-        Self { window: Window { start, end }, give_up, pace }
+        Self { window: Window { start, end }, give_up, bystanders, paces }
     }
 
     /// No load any more, whatever `window` was; echoes are awaited no longer than `within`.
     pub(crate) fn stopped(window: Window, now: Now, within: Duration) -> Self {
         let end = now.min(window.end);
         let window = Window { start: window.start.min(end), end };
-        Self { window, give_up: Now(now.0 + micros(within)), pace: Pace::Idle }
+        let give_up = Now(now.0 + micros(within));
+        Self { window, give_up, bystanders: 0, paces: [Pace::Idle, Pace::Idle] }
     }
 
     /// What is measured.
@@ -92,7 +103,8 @@ impl Timeline {
     /// Where the run stands; `waiting` = echoes have not come yet.
     pub(crate) fn stage(&self, now: Now, waiting: bool) -> Stage {
         // A slot just before the end may be sent just after it.
-        let unfinished = waiting || self.next_slot().is_some();
+        let unsent = self.paces.iter().any(|pace| pace.next_slot(self.window).is_some());
+        let unfinished = waiting || unsent;
         if now < self.window.start {
             Stage::Warmup
         } else if now < self.window.end {
@@ -106,55 +118,64 @@ impl Timeline {
 
     /// When the next stage begins or a message is due.
     pub(crate) fn next_deadline(&self, now: Now) -> Option<Now> {
-        let Self { window, give_up, pace } = self;
+        let Self { window, give_up, paces, .. } = self;
         let stage_end = [window.start, window.end, *give_up].into_iter().find(|end| now < *end);
-        let sending = match pace {
-            Pace::Open { .. } => self.next_slot().map(|slot| slot.at),
-            Pace::Closed { members, primed, .. } => {
-                (primed < members && now < window.end).then_some(now)
-            }
+        let sending = paces.iter().filter_map(|pace| match pace {
+            Pace::Open { .. } => pace.next_slot(*window).map(|slot| slot.at),
+            Pace::Closed { primed, end, .. } => (primed < end && now < window.end).then_some(now),
             Pace::Idle => None,
-        };
-        [stage_end, sending].into_iter().flatten().min()
+        });
+        stage_end.into_iter().chain(sending).min()
     }
 
     /// What is due by now, taken off the schedule. Slots that are too late for that are given up and added to `missed`.
     pub(crate) fn pop(&mut self, now: Now, missed: &mut u64) -> Option<Due> {
-        let end = self.window.end;
-        match &mut self.pace {
-            Pace::Idle => None,
-            Pace::Closed { members, primed, .. } => {
-                let local = *primed;
-                if local >= *members || now >= end {
-                    return None;
-                }
-                *primed += 1;
-                Some(Due::Prime(local))
-            }
-            Pace::Open { round, late_max_us } => {
-                let too_late = now.0.saturating_sub(*late_max_us).min(end.0);
-                *missed += round.skip_before(Now(too_late));
-                let slot = round.peek().filter(|slot| slot.at <= now && slot.at < end)?;
-                round.advance();
-                Some(Due::Slot(slot))
-            }
-        }
+        let window = self.window;
+        self.paces.iter_mut().find_map(|pace| pace.pop(now, window, missed))
     }
 
     /// Closed loop: how many messages session `local` shall have on the way; 0 before its first and after the end.
     pub(crate) fn outstanding(&self, now: Now, local: u32) -> u32 {
-        match self.pace {
+        match self.paces[usize::from(local >= self.bystanders)] {
             Pace::Closed { outstanding, primed, .. } if local < primed && now < self.window.end => {
                 outstanding
             }
             Pace::Closed { .. } | Pace::Open { .. } | Pace::Idle => 0,
         }
     }
+}
 
-    fn next_slot(&self) -> Option<Slot> {
-        match &self.pace {
-            Pace::Open { round, .. } => round.peek().filter(|slot| slot.at < self.window.end),
-            Pace::Closed { .. } | Pace::Idle => None,
+impl Pace {
+    /// The schedule's next message, if it is due before the end.
+    fn next_slot(&self, window: Window) -> Option<Slot> {
+        match self {
+            Self::Open { round, .. } => round.peek().filter(|slot| slot.at < window.end),
+            Self::Closed { .. } | Self::Idle => None,
+        }
+    }
+
+    /// As [`Timeline::pop`].
+    fn pop(&mut self, now: Now, window: Window, missed: &mut u64) -> Option<Due> {
+        match self {
+            Self::Idle => None,
+            Self::Closed { primed, end, .. } => {
+                let local = *primed;
+                if local >= *end || now >= window.end {
+                    return None;
+                }
+                *primed += 1;
+                Some(Due::Prime(local))
+            }
+            Self::Open { round, first, late_max_us } => {
+                let too_late = now.0.saturating_sub(*late_max_us).min(window.end.0);
+                *missed += round.skip_before(Now(too_late));
+                let Slot { member, at } = round.peek()?;
+                if at > now || at >= window.end {
+                    return None;
+                }
+                round.advance();
+                Some(Due::Slot(Slot { member: *first + member, at }))
+            }
         }
     }
 }
@@ -249,6 +270,25 @@ mod tests {
             (7, 0)
         );
         assert_eq!(closed.next_deadline(Now(10_000)), Some(Now(11_000)));
+    }
+
+    #[test]
+    fn bystanders_have_a_schedule_of_their_own() {
+        let target: std::net::SocketAddr = "127.0.0.1:4000".parse().unwrap();
+        let mut scenario = Scenario::new(target, 10, Sources::single(target.ip()));
+        scenario.clients.bystanders = 3;
+        scenario.traffic.load = Load::Closed { outstanding: 4 };
+        scenario.traffic.bystanders = Some(Load::Open { period: Duration::from_millis(3) });
+        let mut load = Timeline::new(&scenario, SHARE, Now(0));
+        let mut due = Vec::new();
+        while let Some(next) = load.pop(Now(1_999), &mut 0) {
+            due.push(next);
+        }
+        let slot = |member, at| Due::Slot(Slot { member, at: Now(at) });
+        assert_eq!(due[..2], [slot(0, 0), slot(1, 1_000)]);
+        assert!(due[2..].iter().copied().eq((3..10).map(Due::Prime)), "{due:?}");
+        assert_eq!(load.next_deadline(Now(1_999)), Some(Now(2_000)));
+        assert_eq!((load.outstanding(Now(5), 2), load.outstanding(Now(5), 3)), (0, 4));
     }
 
     #[test]

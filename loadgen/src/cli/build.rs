@@ -7,7 +7,7 @@ use kcp_core::{FlushPolicy, KcpConfig};
 use net_io::IoChoice;
 use netem::LinkConfig;
 
-use super::values::Windows;
+use super::values::{StormArg, Windows};
 use super::{
     DemoArgs, EngineArgs, FlushArg, ImpairArgs, IoArg, KcpArgs, LoadArgs, ProfileArg, ProgressArg,
     RunArgs,
@@ -16,7 +16,7 @@ use crate::convs::ConvChoice;
 use crate::demo::Demo;
 use crate::impair::Impair;
 use crate::progress::ProgressMode;
-use crate::scenario::{Load, Protocol, Scenario, profile_game, profile_reference};
+use crate::scenario::{Load, Protocol, Scenario, Storm, profile_game, profile_reference};
 use crate::sources::Sources;
 
 /// Why the flags make no scenario.
@@ -136,10 +136,27 @@ impl LoadArgs {
             scenario.clients.sockets = sockets;
         }
         scenario.clients.opening_max = self.opening_max;
+        scenario.clients.bystanders = self.bystanders;
+        scenario.traffic.bystanders = self.bystander_rate.map(|super::Rate(load)| load);
+        scenario.storm = self.storm();
         scenario.clients.convs = self.conv_base.map_or(ConvChoice::Random, ConvChoice::Base);
         if let Some(seed) = self.seed {
             scenario.seed = seed;
         }
+    }
+}
+
+impl LoadArgs {
+    fn storm(&self) -> Option<Storm> {
+        let (vanish, arrive, within) = match self.storm {
+            Some(StormArg { clients, within }) => (clients, clients, within),
+            None if self.avalanche => {
+                (self.sessions.saturating_sub(self.bystanders), 0, Duration::ZERO)
+            }
+            None => return None,
+        };
+        let after = self.storm_after.unwrap_or(self.duration / 2);
+        Some(Storm { vanish, arrive, within, after })
     }
 }
 

@@ -5,7 +5,7 @@ use netem::LinkConfig;
 use super::*;
 use crate::convs::ConvChoice;
 use crate::impair::Impair;
-use crate::scenario::{Load, Protocol, Scenario, profile_game};
+use crate::scenario::{Load, Protocol, Scenario, Storm, profile_game};
 
 fn scenario(flags: &str) -> Result<Scenario, String> {
     let line = format!("kcp-loadgen run --target 127.0.0.1:4000 {flags}");
@@ -37,7 +37,7 @@ fn flags_reach_the_scenario() {
         "--sessions 20 --rate 2.5 --size 100 --duration 3s --warmup 0s --ramp 2s --hold 1m --drain 7ms --sockets 4 \
          --sources 127.0.0.2+3 --conv-base 7 --seed 5 --threads 2 --io epoll --store-bytes 1000 --min-wait-us 9 \
          --profile reference --nodelay 2 --interval 20 --resend 3 --nc 1 --window 64,512 --mtu 600 --flush turn \
-         --check p99<1s --check lost=0",
+         --check p99<1s --check lost=0 --storm 7@500ms --storm-after 1s --bystanders 5 --bystander-rate 10",
     )
     .unwrap();
     assert_eq!(made.traffic.load, Load::Open { period: Duration::from_millis(400) });
@@ -49,6 +49,11 @@ fn flags_reach_the_scenario() {
     assert_eq!((made.engine.threads, made.engine.io), (2, IoChoice::Epoll));
     assert_eq!((made.engine.store_bytes, made.engine.driver.min_wait_us), (1000, 9));
     assert_eq!(made.checks.len(), 2);
+    let (within, after) = (Duration::from_millis(500), Duration::from_secs(1));
+    assert_eq!(made.storm, Some(Storm { vanish: 7, arrive: 7, within, after }));
+    assert_eq!(made.clients.bystanders, 5);
+    let period = Duration::from_millis(100);
+    assert_eq!(made.traffic.bystanders, Some(Load::Open { period }));
     let Protocol::Kcp(config) = made.protocol else { panic!("not KCP") };
     assert_eq!((config.nodelay, config.interval, config.fastresend), (2, 20, 3));
     assert_eq!((config.nocwnd, config.mtu), (true, 600));
@@ -64,6 +69,14 @@ fn raw_has_the_size_that_kcp_would_have() {
     assert_eq!(datagram("--raw"), 112);
     assert_eq!(datagram("--raw --size 1024"), 1072);
     assert_eq!(datagram("--raw=88"), 88);
+}
+
+#[test]
+fn an_avalanche_spares_only_the_bystanders() {
+    let made = scenario("--sessions 1000 --bystanders 10 --avalanche --duration 30s").unwrap();
+    let (within, after) = (Duration::ZERO, Duration::from_secs(15));
+    assert_eq!(made.storm, Some(Storm { vanish: 990, arrive: 0, within, after }));
+    assert_eq!(made.traffic.bystanders, None);
 }
 
 #[test]
@@ -84,6 +97,11 @@ fn refusals_name_the_flag_the_value_and_the_fix() {
         ("--rate=-1", ["--rate", "0 = idle"]),
         ("--rate 1 --outstanding 2", ["--rate", "--outstanding"]),
         ("--ramp fast", ["fast", "20000/s"]),
+        ("--storm 5", ["'5'", "100000@2s"]),
+        ("--storm 5@2s --avalanche", ["--storm", "--avalanche"]),
+        ("--storm 200@2s", ["--storm 200", "100 sessions"]),
+        ("--storm 5@20s", ["--storm-after 5s", "--duration 10s"]),
+        ("--bystanders 101", ["--bystanders 101", "--sessions 100"]),
         ("--ramp 0/s", ["0/s", "20000/s"]),
         ("--pin 3-1", ["3-1", "4-7"]),
         ("--pin 60000", ["--pin 60000", "nproc"]),

@@ -18,6 +18,15 @@ pub enum RampArg {
     PerSecond(f64),
 }
 
+/// `--storm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StormArg {
+    /// Clients that vanish, and that come.
+    pub clients: u32,
+    /// How long the newcomers take to come.
+    pub within: Duration,
+}
+
 /// `--pin`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cores(pub Vec<usize>);
@@ -66,6 +75,18 @@ impl FromStr for RampArg {
             },
             None => humantime::parse_duration(text).map(Self::Within).map_err(|_| error),
         }
+    }
+}
+
+impl FromStr for StormArg {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let error = || ValueError("write how many and within what time, e.g. 100000@2s");
+        let (clients, within) = text.split_once('@').ok_or_else(error)?;
+        let clients = clients.trim().parse().map_err(|_| error())?;
+        let within = humantime::parse_duration(within.trim()).map_err(|_| error())?;
+        Ok(Self { clients, within })
     }
 }
 

@@ -10,8 +10,7 @@ use netem::{Blackout, LinkConfig};
 
 use super::*;
 use crate::meter::Quantiles;
-use crate::scenario::Load;
-use crate::scenario::{profile_game, profile_reference};
+use crate::scenario::{Load, Storm, profile_game, profile_reference};
 use crate::sources::Sources;
 
 #[test]
@@ -111,6 +110,35 @@ fn starts_wait_for_answers_and_their_wait_counts() {
     // Five waves of four, 20 ms each; all were due at the start.
     let connect = Quantiles::of(&meter.connect);
     assert_eq!((connect.p50 / 1000, connect.max / 1000), (60, 100));
+}
+
+#[test]
+fn a_storm_takes_some_and_brings_others_and_the_bystanders_are_told_apart() {
+    let link = LinkConfig { delay_us: 50_000, ..LinkConfig::default() };
+    for raw in [false, true] {
+        let mut sim = Sim::new(9, ClockStart::BeforeWrap, link.clone(), |s| {
+            s.traffic.load = Load::Open { period: Duration::from_millis(200) };
+            s.clients.bystanders = 4;
+            s.traffic.bystanders = Some(Load::Open { period: Duration::from_millis(100) });
+            let (within, after) = (Duration::from_secs(1), Duration::from_secs(2));
+            s.storm = Some(Storm { vanish: 6, arrive: 9, within, after });
+            if raw {
+                s.protocol = Protocol::Raw { datagram: 112 };
+            }
+        });
+        let meter = sim.run();
+        let counts = meter.counts;
+        assert_eq!((counts.established, counts.vanished, counts.newcomers), (20, 6, 9), "{raw}");
+        assert!((1..=6).contains(&counts.abandoned), "{counts:?}");
+        assert_eq!((counts.missing(), counts.sent), (0, counts.received + counts.abandoned));
+        assert_eq!((counts.stray_datagrams, counts.refused_datagrams), (0, 0), "{raw}");
+        let around = meter.around.unwrap();
+        // Four bystanders, ten a second each: two seconds before, one in it, two after.
+        let samples = [&around.quiet, &around.stormy, &around.after].map(|h| h.len());
+        assert_eq!(samples, [80, 40, 80]);
+        assert_eq!((around.connect.len(), around.connect.max() / 1000), (9, 100));
+        assert_eq!(sim.fleet.opening, 0);
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub(crate) fn sample() -> Report {
         service_latency_us: Quantiles { p99: 1500, ..latency_us },
         connect_us: Quantiles::default(),
         send_lag_us: latency_us,
+        around: None,
         kcp: KcpReport::default(),
         generator: Generator::default(),
         run: RunInfo {
