@@ -11,8 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use self::op::{Group, Op};
-use self::ring::{Buffer, Completion, Ring, RingSizes, Send, Wait};
+use self::op::Op;
+use self::ring::{Buffer, Completion, Filled, Ring, RingSizes, Send, Wait};
 use self::streams::UringStreams;
 use crate::addr::{self, NAME_MAX, field};
 use crate::clock::{self, monotonic};
@@ -259,7 +259,7 @@ impl UringDriver {
     }
 
     fn on_receive(&mut self, socket: SocketId, completion: Completion) -> io::Result<()> {
-        if let Some(buffer) = completion.buffer {
+        if let Filled::Buffer(buffer) = completion.filled {
             match completion.result {
                 Ok(len) => self.inbox.batch.push_back(Arrival { socket, buffer, len }),
                 Err(_) => self.give_back(buffer),
@@ -313,7 +313,7 @@ impl UringDriver {
     }
 
     fn publish(&mut self) {
-        self.ring.publish(Group::Datagrams);
+        self.ring.publish();
         self.inbox.unpublished = 0;
     }
 

@@ -31,8 +31,8 @@ pub(super) enum Op {
     Cancel,
 }
 
-/// Which buffers an operation receives into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which buffers a receive chooses from.
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Group {
     Datagrams = 0,
     Streams = 1,
@@ -65,19 +65,6 @@ impl Op {
             STREAM_SEND => Some(Self::StreamSend(StreamId::from_bits(data))),
             CANCEL => Some(Self::Cancel),
             _ => None,
-        }
-    }
-
-    /// Where its buffer comes from, if it gets one.
-    pub(super) const fn group(self) -> Group {
-        match self {
-            Self::StreamRead(_) => Group::Streams,
-            Self::Receive { .. }
-            | Self::Send { .. }
-            | Self::Wake
-            | Self::StreamReady(_)
-            | Self::StreamSend(_)
-            | Self::Cancel => Group::Datagrams,
         }
     }
 }

@@ -63,9 +63,18 @@ pub(super) struct StreamSend<'a> {
 
 /// A receive buffer that is ours until it is given back.
 #[derive(Debug)]
-pub(super) struct Buffer {
-    group: Group,
-    id: u16,
+pub(super) struct Buffer(u16);
+
+/// Likewise one for a stream's read.
+#[derive(Debug)]
+pub(super) struct StreamBuffer(u16);
+
+/// What the kernel has put something into.
+#[derive(Debug)]
+pub(super) enum Filled {
+    Nothing,
+    Buffer(Buffer),
+    StreamBuffer(StreamBuffer),
 }
 
 /// One completion.
@@ -76,7 +85,7 @@ pub(super) struct Completion {
     pub(super) result: Result<u32, i32>,
     /// The operation goes on.
     pub(super) more: bool,
-    pub(super) buffer: Option<Buffer>,
+    pub(super) filled: Filled,
 }
 
 /// An io_uring and all memory it may touch.
@@ -160,14 +169,17 @@ impl Ring {
 
     /// Gives the kernel all buffers of a group.
     fn offer_buffers(&mut self, group: Group, count: u16) -> io::Result<()> {
-        let base = self.memory.buffers(group).entries.at(0).addr() as u64;
-        // SAFETY: the entries are page-aligned, `count` long, and outlive the ring (see `drop`).
-        unsafe { self.io.submitter().register_buf_ring_with_flags(base, count, group as u16, 0) }?;
+        let buffers = match group {
+            Group::Datagrams => &mut self.memory.datagrams,
+            Group::Streams => &mut self.memory.streams_mut().buffers,
+        };
         for id in 0..count {
-            self.give_back(Buffer { group, id });
+            buffers.give_back(id);
         }
-        self.publish(group);
-        Ok(())
+        buffers.publish();
+        let base = buffers.entries.at(0).addr() as u64;
+        // SAFETY: the entries are page-aligned, `count` long, and outlive the ring (see `drop`).
+        unsafe { self.io.submitter().register_buf_ring_with_flags(base, count, group as u16, 0) }
     }
 
     /// Whether the kernel can gather completions for a minimum time (6.12).
@@ -258,9 +270,12 @@ impl Ring {
             let flags = entry.flags();
             let result = u32::try_from(entry.result()).map_err(|_| -entry.result());
             if let Some(op) = Op::decode(entry.user_data()) {
-                let group = op.group();
-                let buffer = cqueue::buffer_select(flags).map(|id| Buffer { group, id });
-                return Some(Completion { op, result, more: cqueue::more(flags), buffer });
+                let filled = match (cqueue::buffer_select(flags), op) {
+                    (None, _) => Filled::Nothing,
+                    (Some(id), Op::StreamRead(_)) => Filled::StreamBuffer(StreamBuffer(id)),
+                    (Some(id), _) => Filled::Buffer(Buffer(id)),
+                };
+                return Some(Completion { op, result, more: cqueue::more(flags), filled });
             }
             debug_assert!(false, "a completion of no operation: {entry:?}");
         }
@@ -271,22 +286,37 @@ impl Ring {
     /// # Panics
     /// When `len` is more than a buffer holds.
     pub(super) fn bytes(&self, buffer: &Buffer, len: usize) -> &[u8] {
-        let buffers = self.memory.buffers(buffer.group);
-        assert!(len <= buffers.buffer_len as usize);
-        let at = buffers.start(buffer);
-        // SAFETY: `buffer_len` bytes from here are this buffer's. It was named by a completion and not given back, so the kernel
-        // does not write to it, and giving it back takes the `Buffer` by value and the ring by `&mut`.
-        unsafe { std::slice::from_raw_parts(at, len) }
+        self.memory.datagrams.bytes(buffer.0, len)
+    }
+
+    /// The first `len` bytes of a stream's buffer.
+    ///
+    /// # Panics
+    /// When `len` is more than a buffer holds.
+    pub(super) fn stream_bytes(&self, buffer: &StreamBuffer, len: usize) -> &[u8] {
+        self.memory.streams_ref().buffers.bytes(buffer.0, len)
     }
 
     /// Puts a buffer at the tail of its buffer ring; the kernel sees it at the next [`publish`](Ring::publish).
     pub(super) fn give_back(&mut self, buffer: Buffer) {
-        self.memory.buffers_mut(buffer.group).give_back(&buffer);
+        let Buffer(id) = buffer;
+        self.memory.datagrams.give_back(id);
     }
 
-    /// Shows the kernel the buffers of a group given back.
-    pub(super) fn publish(&mut self, group: Group) {
-        self.memory.buffers_mut(group).publish();
+    /// Likewise a stream's; the kernel sees it at the next [`stream_publish`](Ring::stream_publish).
+    pub(super) fn stream_give_back(&mut self, buffer: StreamBuffer) {
+        let StreamBuffer(id) = buffer;
+        self.memory.streams_mut().buffers.give_back(id);
+    }
+
+    /// Shows the kernel the buffers given back.
+    pub(super) fn publish(&mut self) {
+        self.memory.datagrams.publish();
+    }
+
+    /// Shows the kernel the streams' buffers given back.
+    pub(super) fn stream_publish(&mut self) {
+        self.memory.streams_mut().buffers.publish();
     }
 
     /// The entry of a stream's send. Submits early where there is no room for what it has to point to.
@@ -393,24 +423,6 @@ impl Memory {
         }
     }
 
-    /// # Panics
-    /// For streams on a ring without.
-    fn buffers(&self, group: Group) -> &BufferRing {
-        match group {
-            Group::Datagrams => &self.datagrams,
-            Group::Streams => &self.streams_ref().buffers,
-        }
-    }
-
-    /// # Panics
-    /// For streams on a ring without.
-    fn buffers_mut(&mut self, group: Group) -> &mut BufferRing {
-        match group {
-            Group::Datagrams => &mut self.datagrams,
-            Group::Streams => &mut self.streams_mut().buffers,
-        }
-    }
-
     #[expect(clippy::expect_used, reason = "only a driver with streams asks")]
     fn streams_ref(&self) -> &StreamMemory {
         self.streams.as_ref().expect("a ring with streams")
@@ -491,12 +503,20 @@ impl BufferRing {
     }
 
     /// Where a buffer starts.
-    fn start(&self, buffer: &Buffer) -> *mut u8 {
-        self.pool.at(usize::from(buffer.id) * self.buffer_len as usize)
+    fn start(&self, id: u16) -> *mut u8 {
+        self.pool.at(usize::from(id) * self.buffer_len as usize)
     }
 
-    fn give_back(&mut self, buffer: &Buffer) {
-        let at = self.start(buffer);
+    fn bytes(&self, id: u16, len: usize) -> &[u8] {
+        assert!(len <= self.buffer_len as usize);
+        let at = self.start(id);
+        // SAFETY: `buffer_len` bytes from here are this buffer's. It was named by a completion and not given back, so the kernel
+        // does not write to it, and giving it back takes the `Buffer` by value and the ring by `&mut`.
+        unsafe { std::slice::from_raw_parts(at, len) }
+    }
+
+    fn give_back(&mut self, id: u16) {
+        let at = self.start(id);
         let slot = usize::from(self.tail) & (self.entries.len() - 1);
         let entry = self.entries.at(slot).cast::<BufRingEntry>();
         // SAFETY: an entry the kernel has consumed and will not read before the tail passes it. Only the address, length and id
@@ -505,7 +525,7 @@ impl BufferRing {
         // SAFETY: as above.
         unsafe { (*entry).set_len(self.buffer_len) };
         // SAFETY: as above.
-        unsafe { (*entry).set_bid(buffer.id) };
+        unsafe { (*entry).set_bid(id) };
         self.tail = self.tail.wrapping_add(1);
     }
 

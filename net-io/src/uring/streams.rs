@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 
-use super::op::{Group, Op};
-use super::ring::{Buffer, Completion, Ring, StreamSend};
+use super::op::Op;
+use super::ring::{Completion, Filled, Ring, StreamBuffer, StreamSend};
 use crate::stream::{Happened, StreamConfig, StreamEvent, StreamId, StreamSocket, Streams, What};
 
 /// The streams of one [`UringDriver`](super::UringDriver).
@@ -18,7 +18,7 @@ pub(super) struct UringStreams {
     /// Buffers that the kernel may fill.
     buffers_free: usize,
     /// The buffer of the read last handed out.
-    lent: Option<Buffer>,
+    lent: Option<StreamBuffer>,
     /// Sockets to be closed when the entries that end their operations have been submitted: until then their numbers
     /// must not become those of others.
     closing: Vec<StreamSocket>,
@@ -27,7 +27,7 @@ pub(super) struct UringStreams {
 /// What a read brought.
 #[derive(Debug)]
 pub(super) struct Bytes {
-    buffer: Buffer,
+    buffer: StreamBuffer,
     len: u32,
 }
 
@@ -46,7 +46,7 @@ impl UringStreams {
     /// Puts everything that streams wait for into the submission queue.
     pub(super) fn prepare(&mut self, ring: &mut Ring) -> io::Result<()> {
         self.take_back(ring);
-        ring.publish(Group::Streams);
+        ring.stream_publish();
         for id in std::mem::take(&mut self.table.watches) {
             if let Some(socket) = self.table.watch(id) {
                 ring.stream_ready(socket.as_fd(), Op::StreamReady(id))?;
@@ -96,22 +96,21 @@ impl UringStreams {
     }
 
     pub(super) fn on_read(&mut self, id: StreamId, completion: Completion, ring: &mut Ring) {
-        let bytes = completion.buffer.map(|buffer| {
-            self.buffers_free -= 1;
-            Bytes { buffer, len: completion.result.unwrap_or(0) }
-        });
-        match (completion.result, bytes) {
-            (Ok(1..), Some(bytes)) => {
-                if let Some(bytes) = self.table.on_read(id, bytes) {
-                    self.give_back(bytes.buffer, ring);
-                }
+        let Filled::StreamBuffer(buffer) = completion.filled else {
+            return self.on_read_without_bytes(id, completion.result);
+        };
+        self.buffers_free -= 1;
+        let unwanted = match completion.result {
+            Ok(len @ 1..) => {
+                self.table.on_read(id, Bytes { buffer, len }).map(|bytes| bytes.buffer)
             }
-            (result, bytes) => {
-                if let Some(bytes) = bytes {
-                    self.give_back(bytes.buffer, ring);
-                }
+            result => {
                 self.on_read_without_bytes(id, result);
+                Some(buffer)
             }
+        };
+        if let Some(buffer) = unwanted {
+            self.give_back(buffer, ring);
         }
     }
 
@@ -150,7 +149,7 @@ impl UringStreams {
                             counters.rx_reads += 1;
                             counters.rx_bytes += u64::from(len);
                             let buffer = self.lent.insert(buffer);
-                            StreamEvent::Data(id, ring.bytes(buffer, len as usize))
+                            StreamEvent::Data(id, ring.stream_bytes(buffer, len as usize))
                         }
                     });
                 }
@@ -165,8 +164,8 @@ impl UringStreams {
         }
     }
 
-    fn give_back(&mut self, buffer: Buffer, ring: &mut Ring) {
-        ring.give_back(buffer);
+    fn give_back(&mut self, buffer: StreamBuffer, ring: &mut Ring) {
+        ring.stream_give_back(buffer);
         self.buffers_free += 1;
     }
 }

@@ -104,6 +104,7 @@ pub(crate) fn streams_that_are_stuck_leave_room_for_others<B: StreamBed>(bed: &m
     b.reads = false;
     let mut quiet = 0;
     while quiet < 10 {
+        a.take();
         let wrote: usize =
             stuck.iter().map(|(id, _)| a.driver.stream_write(*id, &[7; 100_000])).sum();
         quiet = if wrote == 0 { quiet + 1 } else { 0 };
@@ -113,7 +114,6 @@ pub(crate) fn streams_that_are_stuck_leave_room_for_others<B: StreamBed>(bed: &m
     let counters = a.driver.stream_counters();
     assert!(counters.queued_bytes <= POOL as u64, "{counters:?}");
     assert!(counters.queued_bytes >= POOL as u64 / 2, "{counters:?}");
-    a.take();
     b.take();
     // Whoever reads still gets what is sent.
     b.reads = true;
