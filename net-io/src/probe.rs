@@ -4,11 +4,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+
+use socket2::SockRef;
 
 use crate::clock::monotonic;
 use crate::driver::{Destination, Driver, DriverConfig, DriverKind, Now};
 use crate::epoll::EpollDriver;
 use crate::socket::{SocketOptions, UdpSocket};
+use crate::stream::{StreamConfig, StreamSocket};
 use crate::uring::UringDriver;
 
 /// What the operator asked for.
@@ -43,8 +47,8 @@ pub struct ProbeError {
 }
 
 impl Probe {
-    /// Tries a driver by using it: set-up, one datagram sent and received over loopback. Takes milliseconds; where locked memory
-    /// is short, a quarter of a second. Must not run on a thread that serves traffic.
+    /// Tries a driver by using it: set-up, one datagram sent and received over loopback, a stream's send cut short. Takes
+    /// milliseconds; where locked memory is short, a quarter of a second. Must not run on a thread that serves traffic.
     ///
     /// # Errors
     /// Only with [`IoChoice::Uring`], or where the host has no loopback UDP at all.
@@ -94,11 +98,35 @@ pub fn explain(error: &io::Error) -> ProbeError {
 }
 
 fn test_uring(config: &DriverConfig) -> io::Result<()> {
+    if let Some(streams) = &config.streams {
+        let bounds = StreamConfig::default();
+        let streams = StreamConfig {
+            write_max: bounds.write_max,
+            write_pool: bounds.write_pool,
+            ..streams.clone()
+        };
+        let config = DriverConfig { streams: Some(streams), ..config.clone() };
+        test_short_send(UringDriver::new(&config)?)?;
+    }
     self_test(UringDriver::new(config)?)
 }
 
 fn test_epoll(config: &DriverConfig) -> io::Result<()> {
     self_test(EpollDriver::new(config)?)
+}
+
+/// More than a socket holds in one send: the ring hears only of those that were cut short, and would take silence for success.
+fn test_short_send<D: Driver<Stream = StreamSocket>>(mut driver: D) -> io::Result<()> {
+    let (ours, _theirs) = UnixStream::pair()?;
+    SockRef::from(&ours).set_send_buffer_size(1)?;
+    let stream = driver.adopt(ours.into()).map_err(io::Error::other)?;
+    let written = driver.stream_write(stream, &[0; LONG_SEND]) as u64;
+    driver.submit_and_wait(Some(Now(0)))?;
+    let counters = driver.stream_counters();
+    if counters.tx_blocked == 1 && counters.tx_bytes < written {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel does not tell of a send cut short"))
 }
 
 /// One datagram to itself, over whichever loopback address there is.
@@ -190,6 +218,8 @@ impl Host {
 }
 
 const MORE_FILES: &str = "raise the limit of open files (`ulimit -n`, LimitNOFILE=)";
+/// Far beyond the smallest send buffer that a socket can have.
+const LONG_SEND: usize = 128 << 10;
 const PING: &[u8] = b"are you there?";
 /// How long the self-test's datagram may take, in microseconds: loopback takes tens, a starved machine more.
 const PING_US: u64 = 2_000_000;
@@ -277,5 +307,16 @@ mod tests {
     #[test]
     fn io_uring_passes_its_self_test() {
         test_uring(&DriverConfig::default()).unwrap();
+        let streams = Some(StreamConfig { write_max: 1, ..StreamConfig::default() });
+        test_uring(&DriverConfig { streams, ..DriverConfig::default() }).unwrap();
+    }
+
+    /// A driver that takes everything at once looks like a kernel that does not tell.
+    #[test]
+    fn a_send_that_is_not_cut_short_fails_the_self_test() {
+        let streams = Some(StreamConfig { write_max: 1, ..StreamConfig::default() });
+        let driver = UringDriver::new(&DriverConfig { streams, ..DriverConfig::default() });
+        let error = test_short_send(driver.unwrap()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
     }
 }

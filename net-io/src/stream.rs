@@ -4,6 +4,7 @@
 //! reads, of which each delivers one buffer and then waits to be asked again.
 
 mod queue;
+mod slot;
 mod socket;
 mod table;
 

@@ -2,9 +2,12 @@
 //!
 //! A host that refuses io_uring fails the ring's half: a green run means that every driver was tested.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
+#![expect(clippy::print_stdout, reason = "a random test prints its seed")]
 
 #[path = "conformance/bed.rs"]
 mod bed;
+#[path = "conformance/chance.rs"]
+mod chance;
 #[path = "conformance/crowds.rs"]
 mod crowds;
 #[path = "conformance/limits.rs"]
@@ -91,6 +94,9 @@ macro_rules! with_streams {
                 a_handle_that_is_not_valid_finds_nobody
                 a_connection_can_be_aborted_before_it_is_made
                 events_left_over_do_not_block
+            }
+            chance {
+                whatever_is_done_the_bytes_arrive
             }
             crowds {
                 thousands_of_streams_take_turns

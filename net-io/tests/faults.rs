@@ -3,14 +3,15 @@
 //! Needs util-linux and iproute2. A host that cannot do a part fails the test.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::{env, fs};
 
 use net_io::clock::monotonic;
 use net_io::{
-    Destination, Driver, DriverConfig, DriverKind, EpollDriver, IoChoice, Now, Probe,
-    SocketOptions, UdpSocket, UringDriver,
+    Close, ConnectError, Destination, Driver, DriverConfig, DriverKind, EpollDriver, IoChoice, Now,
+    Probe, SocketOptions, StreamAddr, StreamConfig, StreamEvent, StreamId, StreamSocket, UdpSocket,
+    UringDriver,
 };
 
 #[test]
@@ -78,6 +79,122 @@ fn full_send_buffer<D: Driver<Socket = UdpSocket>>(mut driver: D) {
     assert_eq!(counters.tx_errors, 0);
     let mut payload = [0; 10];
     assert_eq!(std::net::UdpSocket::from(peer).recv(&mut payload).unwrap(), 3);
+}
+
+fn stream_config() -> DriverConfig {
+    DriverConfig { streams: Some(StreamConfig::default()), ..DriverConfig::default() }
+}
+
+/// What the driver tells next of its streams.
+fn next<D: Driver>(driver: &mut D) -> String {
+    let limit = Now(driver.now().0 + 10_000_000);
+    loop {
+        if let Some(event) = driver.stream_event() {
+            let StreamEvent::Failed(_, error) = event else { return format!("{event:?}") };
+            return format!("failed: {error}");
+        }
+        assert!(driver.submit_and_wait(Some(limit)).unwrap() < limit, "nothing happened");
+    }
+}
+
+#[test]
+fn without_descriptors_a_connection_fails_and_the_others_live() {
+    let few = words("prlimit --nofile=64:64");
+    under(&few, "without_descriptors_a_connection_fails_and_the_others_live", || {
+        no_descriptors(UringDriver::new(&stream_config()).unwrap());
+        no_descriptors(EpollDriver::new(&stream_config()).unwrap());
+    });
+}
+
+fn no_descriptors<D: Driver<Socket = UdpSocket, Stream = StreamSocket>>(mut driver: D) {
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = StreamAddr::Tcp(listener.local_addr().unwrap());
+    let mut ids = Vec::new();
+    let error = loop {
+        match driver.connect(&to, None) {
+            Ok(id) => ids.push(id),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, ConnectError::Files);
+    assert!(error.to_string().contains("LimitNOFILE"), "{error}");
+    assert_eq!(driver.stream_counters().failed_files, 1);
+    for id in &ids {
+        assert_eq!(next(&mut driver), format!("Connected({id:?})"));
+        driver.stream_read(*id);
+    }
+    driver.submit_and_wait(Some(Now(0))).unwrap();
+    // One that ends makes room for another, whatever it had under way.
+    for id in &ids[..10] {
+        driver.stream_close(*id, Close::Abort);
+        driver.submit_and_wait(Some(Now(0))).unwrap();
+        let new = driver.connect(&to, None).unwrap();
+        assert_eq!(next(&mut driver), format!("Connected({new:?})"));
+    }
+    drop((driver, listener));
+    assert!(open() <= before, "descriptors were left behind");
+}
+
+/// Ports are counted for each backend address, not for the host: more backends, more sessions.
+#[test]
+fn without_ports_another_backend_helps() {
+    under(&network(), "without_ports_another_backend_helps", || {
+        fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40009").unwrap();
+        no_ports(UringDriver::new(&stream_config()).unwrap());
+        no_ports(EpollDriver::new(&stream_config()).unwrap());
+    });
+}
+
+fn no_ports<D: Driver<Socket = UdpSocket, Stream = StreamSocket>>(mut driver: D) {
+    let listeners =
+        [1, 2].map(|last| TcpListener::bind(SocketAddr::from((HOST, 4000 + last))).unwrap());
+    let [one, two] = listeners.each_ref().map(|l| StreamAddr::Tcp(l.local_addr().unwrap()));
+    for bind in [None, Some(HOST.into())] {
+        let mut ids = Vec::new();
+        for to in [&one, &two] {
+            let made: Vec<StreamId> =
+                (0..20).map_while(|_| driver.connect(to, bind).ok()).collect();
+            assert_eq!(made.len(), 10, "towards {to}, from {bind:?}");
+            assert_eq!(driver.connect(to, bind), Err(ConnectError::Ports));
+            ids.extend(made);
+        }
+        for id in ids {
+            assert!(next(&mut driver).starts_with("Connected"));
+            driver.stream_close(id, Close::Abort);
+            driver.submit_and_wait(Some(Now(0))).unwrap();
+        }
+    }
+    assert_eq!(driver.stream_counters().failed_ports, 8);
+}
+
+#[test]
+fn a_backend_that_cannot_be_reached_fails_or_is_aborted() {
+    under(&network(), "a_backend_that_cannot_be_reached_fails_or_is_aborted", || {
+        unreachable(UringDriver::new(&stream_config()).unwrap());
+        unreachable(EpollDriver::new(&stream_config()).unwrap());
+    });
+}
+
+fn unreachable<D: Driver<Socket = UdpSocket, Stream = StreamSocket>>(mut driver: D) {
+    let no_route = StreamAddr::Tcp(([10, 99, 0, 1], 1).into());
+    assert_eq!(driver.connect(&no_route, None), Err(ConnectError::Unreachable));
+    // Nobody answers: a deadline is the caller's business.
+    let silent = StreamAddr::Tcp((NOBODY, 1).into());
+    let given_up = driver.connect(&silent, None).unwrap();
+    let waiting = driver.connect(&silent, None).unwrap();
+    driver.stream_write(given_up, b"hello");
+    let deadline = Now(driver.now().0 + 50_000);
+    while driver.submit_and_wait(Some(deadline)).unwrap() < deadline {}
+    assert_eq!(driver.stream_event(), None);
+    driver.stream_close(given_up, Close::Abort);
+    assert_eq!(driver.stream_counters().connecting, 1);
+    // The kernel asks the neighbourhood for three seconds.
+    let _ = waiting;
+    assert_eq!(next(&mut driver), "failed: no way there, or no answer");
+    let counters = driver.stream_counters();
+    assert_eq!((counters.failed_unreachable, counters.open, counters.connecting), (2, 0, 0));
 }
 
 const HOST: [u8; 4] = [10, 77, 0, 1];

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 
-use super::queue::{ByteQueue, ChunkPool, Pieces};
+use super::queue::{ChunkPool, Pieces};
+use super::slot::{Reading, Sending, Slot, Writing};
 use super::{
     Close, ConnectError, SLOT_BITS, StreamConfig, StreamCounters, StreamEnd, StreamId, WRITE_MAX,
 };
@@ -71,65 +72,6 @@ pub(crate) struct Streams<S, B> {
     /// Streams that have nothing queued and want to, but for the pool.
     starving: VecDeque<StreamId>,
     counters: StreamCounters,
-}
-
-#[derive(Debug)]
-struct Slot<S> {
-    generation: u32,
-    socket: Option<S>,
-    out: ByteQueue,
-    reading: Reading,
-    writing: Writing,
-    /// The caller has finished.
-    closing: bool,
-    sending: Sending,
-    /// A write was cut short.
-    wants_room: bool,
-    /// In `starving`.
-    starving: bool,
-}
-
-/// How far a stream's read is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
-    /// Nobody has asked for one.
-    Idle,
-    /// Asked for, and not yet armed.
-    Asked,
-    /// The kernel has it.
-    Armed,
-    /// It brought bytes that the caller has not seen yet.
-    Arrived,
-    /// There are no more bytes to come.
-    Ended,
-}
-
-/// Where a stream's queued bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sending {
-    /// There are none, or they cannot be sent now.
-    Idle,
-    /// In `dirty`.
-    Dirty,
-    /// In `offered`: all of them have been sent if nothing else is reported until the round ends.
-    Offered,
-}
-
-/// What a stream's sending direction is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Writing {
-    /// The connection is being made.
-    Connecting,
-    /// It sends what it has.
-    Open,
-    /// It waits for the kernel to have room.
-    Blocked,
-    /// The FIN has been sent.
-    Finished,
-    /// The peer takes nothing more, and a read that is under way will tell the end after what the peer said last.
-    Broken,
-    /// The stream is over; the caller may not know yet.
-    Over,
 }
 
 impl<S: Duplex, B> Streams<S, B> {
@@ -232,28 +174,12 @@ impl<S: Duplex, B> Streams<S, B> {
 
     fn insert(&mut self, socket: S) -> StreamId {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                generation: 0,
-                socket: None,
-                out: ByteQueue::EMPTY,
-                reading: Reading::Idle,
-                writing: Writing::Over,
-                closing: false,
-                sending: Sending::Idle,
-                wants_room: false,
-                starving: false,
-            });
+            self.slots.push(Slot::new());
             // The bound on streams keeps it within the bits.
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         });
         let state = &mut self.slots[slot as usize];
-        state.socket = Some(socket);
-        state.reading = Reading::Idle;
-        state.writing = Writing::Connecting;
-        state.closing = false;
-        state.sending = Sending::Idle;
-        state.wants_room = false;
-        state.starving = false;
+        state.begin(socket);
         self.counters.open += 1;
         StreamId { slot, generation: state.generation }
     }
@@ -646,5 +572,3 @@ fn end_of(errno: i32) -> StreamEnd {
         _ => StreamEnd::Lost(errno),
     }
 }
-
-const _: () = assert!(size_of::<Slot<super::StreamSocket>>() == 32);

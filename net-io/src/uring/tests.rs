@@ -1,4 +1,6 @@
+use std::io::Read;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 
 use super::*;
 use crate::socket::SocketOptions;
@@ -162,4 +164,96 @@ fn buffers_must_be_a_power_of_two() {
 fn the_largest_ring_can_be_had() {
     let config = DriverConfig { buffers: 32_768, batch_max: u16::MAX, ..DriverConfig::default() };
     UringDriver::new(&config).unwrap();
+}
+
+fn with_streams() -> DriverConfig {
+    DriverConfig { streams: Some(crate::StreamConfig::default()), ..DriverConfig::default() }
+}
+
+/// Connections to plain sockets that hold little.
+fn narrow_pairs(driver: &mut UringDriver, count: usize) -> Vec<(StreamId, UnixStream)> {
+    let mut pairs = Vec::new();
+    for _ in 0..count {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        socket2::SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        pairs.push((driver.adopt(ours.into()).unwrap(), theirs));
+    }
+    pairs
+}
+
+/// What of a stream's bytes the kernel did not take is told by a completion. One that did not fit the queue must not pass for
+/// none: bytes would be lost.
+#[test]
+fn short_sends_are_seen_past_a_full_completion_queue() {
+    const STREAMS: usize = 300;
+    const LEN: usize = 50_000;
+    let mut driver = UringDriver::with_queues(&with_streams(), 64, 64).unwrap();
+    let mut pairs = narrow_pairs(&mut driver, STREAMS);
+    let bytes = |stream: usize| (0..=255u8).cycle().skip(stream % 256).take(LEN);
+    for (stream, (id, _)) in pairs.iter().enumerate() {
+        let all: Vec<u8> = bytes(stream).collect();
+        assert_eq!(driver.stream_write(*id, &all), LEN);
+    }
+    turn(&mut driver, in_ms(0));
+    assert_eq!(driver.stream_counters().tx_blocked, STREAMS as u64);
+    let mut heard = vec![Vec::new(); STREAMS];
+    let limit = in_ms(30_000).unwrap();
+    while heard.iter().any(|heard| heard.len() < LEN) {
+        for ((_, peer), heard) in pairs.iter_mut().zip(&mut heard) {
+            let mut piece = [0; LEN];
+            if let Ok(len) = peer.read(&mut piece) {
+                heard.extend_from_slice(&piece[..len]);
+            }
+        }
+        turn(&mut driver, in_ms(1));
+        assert!(driver.now() < limit, "bytes were lost");
+    }
+    for (stream, heard) in heard.into_iter().enumerate() {
+        assert!(heard.into_iter().eq(bytes(stream)), "stream {stream}");
+    }
+    assert_eq!(driver.stream_counters().queued_bytes, 0);
+}
+
+/// A backend that dies takes thousands of reads with it at once.
+#[test]
+fn ends_are_told_past_a_full_completion_queue() {
+    const STREAMS: usize = 500;
+    let mut driver = UringDriver::with_queues(&with_streams(), 64, 64).unwrap();
+    let pairs = narrow_pairs(&mut driver, STREAMS);
+    for (id, _) in &pairs {
+        driver.stream_read(*id);
+    }
+    turn(&mut driver, in_ms(0));
+    drop(pairs);
+    let mut fins = 0;
+    while fins < STREAMS {
+        turn(&mut driver, in_ms(10_000));
+        while let Some(event) = driver.stream_event() {
+            assert!(matches!(event, StreamEvent::Fin(_)), "{event:?}");
+            fins += 1;
+        }
+    }
+}
+
+/// More pieces than one submission can point to, so that it is split in the middle of a turn.
+#[test]
+fn gathering_sends_are_split_over_submissions() {
+    const STREAMS: usize = 40;
+    const LEN: usize = 100_000;
+    let mut driver = UringDriver::new(&with_streams()).unwrap();
+    let mut peers = Vec::new();
+    for stream in 0..STREAMS {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let id = driver.adopt(ours.into()).unwrap();
+        assert_eq!(driver.stream_write(id, &vec![u8::try_from(stream).unwrap(); LEN]), LEN);
+        peers.push(theirs);
+    }
+    turn(&mut driver, in_ms(0));
+    assert_eq!(driver.stream_counters().tx_blocked, 0, "they fit the sockets");
+    for (stream, mut peer) in peers.into_iter().enumerate() {
+        let mut all = vec![0; LEN];
+        peer.read_exact(&mut all).unwrap();
+        assert!(all.iter().all(|byte| usize::from(*byte) == stream));
+    }
 }
