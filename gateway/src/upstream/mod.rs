@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod echo;
 pub mod framing;
 pub mod health;
+pub mod link;
 pub mod pool;
 pub mod proxy;
 pub mod route;
@@ -49,6 +50,10 @@ pub enum End {
     Reset,
     /// The backend refused it from the start.
     Refused,
+    /// The connection to the backend could not be made.
+    ConnectFailed,
+    /// Making the connection took too long.
+    ConnectTimeout,
     /// The backend began a message and did not go on.
     Stalled,
     /// The backend announced a message longer than its sessions allow.

@@ -196,6 +196,18 @@ impl Queue {
         self.len == 0
     }
 
+    /// Whether `n` bytes could be appended now.
+    #[must_use]
+    pub fn fits(&self, pool: &Pool, n: usize) -> bool {
+        let start = self.start(pool);
+        let held = (start + self.len()).div_ceil(BLOCK);
+        let Some(grown) = self.len().checked_add(n).filter(|&len| u32::try_from(len).is_ok())
+        else {
+            return false;
+        };
+        (start + grown).div_ceil(BLOCK) - held <= pool.blocks_max - pool.blocks_used
+    }
+
     /// Appends all of `bytes`.
     ///
     /// # Errors
@@ -204,13 +216,11 @@ impl Queue {
         if bytes.is_empty() {
             return Ok(());
         }
-        let grown = u32::try_from(self.len() + bytes.len()).map_err(|_| PoolFull)?;
-        let start = if self.is_empty() { 0 } else { pool.link(self.head).start as usize };
-        let held = (start + self.len()).div_ceil(BLOCK);
-        let needed = (start + grown as usize).div_ceil(BLOCK);
-        if needed - held > pool.blocks_max - pool.blocks_used {
+        if !self.fits(pool, bytes.len()) {
             return Err(PoolFull);
         }
+        let start = self.start(pool);
+        let held = (start + self.len()).div_ceil(BLOCK);
         let mut rest = bytes;
         if held > 0 {
             let fill = (start + self.len()) - (held - 1) * BLOCK;
@@ -233,7 +243,7 @@ impl Queue {
             pool.link_mut(self.head).tail = block;
             rest = later;
         }
-        self.len = grown;
+        self.len = u32::try_from(self.len() + bytes.len()).map_err(|_| PoolFull)?;
         Ok(())
     }
 
@@ -280,6 +290,11 @@ impl Queue {
                 pool.link_mut(self.head).start = 0;
             }
         }
+    }
+
+    /// Where the first byte stands in the head block.
+    fn start(&self, pool: &Pool) -> usize {
+        if self.is_empty() { 0 } else { pool.link(self.head).start as usize }
     }
 
     /// Drops everything.
