@@ -132,6 +132,7 @@ static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         .arg(".")
         .current_dir(source)
         .envs([("GO111MODULE", "off"), ("GOPATH", "/usr/share/gocode"), ("GOFLAGS", "")])
+        .env("GOCACHE", program.with_extension("cache")) // go's own place needs a home directory
         .output()
         .unwrap_or_else(|error| panic!("cannot run go: {error}; {INSTALL}"));
     let complaint = String::from_utf8_lossy(&output.stderr);

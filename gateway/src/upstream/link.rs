@@ -1,18 +1,23 @@
-//! One session's own TCP connection to its backend, without I/O: what to ask of the socket, and what its answers mean.
+//! One session's own connection to its backend, without I/O: what to ask of the driver's stream, and what its events mean.
 //!
 //! # Calling contract
-//! A [`Link`] is made when the shard asks its driver to connect. The driver's answers go to the `on_*` methods, the session's
+//! A [`Link`] is made when the shard asks its driver to connect. The stream's events go to the `on_*` methods, the session's
 //! messages to [`Link::push`]; at [`Link::poll_timeout`] comes [`Link::handle_timeout`]. After each of them, do what
-//! [`Link::poll_op`] says until `None`. After [`Op::Close`] or [`Op::Reset`] the link holds nothing and asks for nothing.
+//! [`Link::poll_op`] says until `None`. After [`Op::Abort`], or the event that the stream has ended, the link holds nothing
+//! and asks for nothing.
 //!
-//! At most one write and one read are under way. A read is asked for only while the session has room, so that the kernel's
-//! buffers, and with them the backend, wait for a slow client.
+//! `write` hands bytes to the stream and tells how many it took, which may be fewer than all or none; then it tells when to go
+//! on. What it did not take of a message that it took the beginning of waits in the pool: the rest of one message at most.
+//! The stream's own bound is the bound of what waits for a slow backend.
+//!
+//! At most one read is under way. It is asked for only while the session has room, so that the kernel's buffers, and with
+//! them the backend, wait for a slow client.
 //!
 //! # Ends
-//! The backend's FIN: what came before it is handed out, then [`End::Fin`]; then what the session had sent goes out and the socket
-//! is closed. Its RST: [`End::Reset`], now. The session's end ([`Link::close`]): what it had sent goes out, then a FIN; what
-//! the backend still says is read and dropped, because closing over it would send an RST, and that takes from the backend what
-//! it has not read yet.
+//! The backend's FIN: what came before it is handed out, then [`End::Fin`]; then what the session had sent goes out and the
+//! stream is finished. Its RST: [`End::Reset`], now. The session's end ([`Link::close`]): what it had sent goes out, then a
+//! FIN; what the backend still says is read and dropped, because closing over it would send an RST, and that takes from the
+//! backend what it has not read yet.
 
 use net_io::Now;
 
@@ -25,8 +30,6 @@ use super::{Cx, End, Event};
 pub struct LinkConfig {
     /// Framing and message length.
     pub codec: Codec,
-    /// Bytes that may wait for the backend; at least one message with its prefix, and the PROXY header beside it.
-    pub write_max: u32,
     /// How long connecting may take, in milliseconds.
     pub connect_ms: u32,
     /// A message whose rest does not come for this long while the session waits for it is the end, in milliseconds.
@@ -36,40 +39,36 @@ pub struct LinkConfig {
 }
 
 impl LinkConfig {
-    /// The defaults for sessions of `codec`: four messages and at least 64 KiB may wait, 3 s to connect, 10 s for a stall, 10 s
-    /// to linger.
+    /// The defaults for sessions of `codec`: 3 s to connect, 10 s for a stall, 10 s to linger.
     #[must_use]
     pub const fn new(codec: Codec) -> Self {
-        let messages = codec.message_max.saturating_add(64).saturating_mul(4);
-        let write_max = if messages > 1 << 16 { messages } else { 1 << 16 };
-        Self { codec, write_max, connect_ms: 3000, stall_ms: 10_000, linger_ms: 10_000 }
+        Self { codec, connect_ms: 3000, stall_ms: 10_000, linger_ms: 10_000 }
     }
 }
 
 /// One connection. 32 bytes; what waits is in the pool.
 #[derive(Debug)]
 pub struct Link {
+    /// What the stream did not take of the message that it took last.
     outbound: Queue,
     inbound: Decoder,
     /// [`NEVER`] when nothing is due.
     deadline: Now,
-    /// Bytes of the write under way.
-    writing: u32,
     phase: Phase,
     marks: Marks,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The socket is being connected, or carries messages both ways.
+    /// The stream is being connected, or carries messages both ways.
     Open,
     /// The backend's FIN has come; the session has not taken everything that came before it.
     Finished,
     /// There is no session any more: what waits goes out, then a FIN.
     Closing,
-    /// The socket is to be closed.
-    Over { reset: bool },
-    /// It has been.
+    /// The stream is to be cut off.
+    Aborting,
+    /// There is no stream any more.
     Gone,
 }
 
@@ -84,7 +83,7 @@ impl Marks {
     /// The backend's FIN has come.
     const REMOTE_FIN: u8 = 4;
     /// Our FIN has been asked for.
-    const LOCAL_FIN: u8 = 8;
+    const FINISHED: u8 = 8;
     /// A message was refused.
     const WANTS_ROOM: u8 = 16;
 
@@ -104,28 +103,23 @@ impl Marks {
     }
 }
 
-/// What is to be done with the socket.
+/// What is to be asked of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op<'a> {
-    /// Write from these bytes, which the driver copies or sends before it returns. Answered by [`Link::on_written`] with what
-    /// the kernel took, at least one byte, once it did; or by [`Link::on_error`].
-    Write(&'a [u8]),
-    /// Read once. Answered by [`Link::on_read`], [`Link::on_eof`] or [`Link::on_error`].
+pub enum Op {
+    /// One read. Answered by [`Link::on_read`], [`Link::on_fin`] or [`Link::on_end`].
     Read,
-    /// Send a FIN behind what was written.
-    Shutdown,
-    /// Close the socket. Whatever is under way on it is not answered any more.
-    Close,
-    /// Close the socket with an RST. Likewise.
-    Reset,
+    /// To send a FIN behind what it took. Answered by [`Link::on_end`] when the backend has finished as well.
+    Finish,
+    /// To end now, with an RST. Not answered.
+    Abort,
 }
 
 /// A message was not taken. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError {
-    /// As much waits as may wait: try again when [`Link::on_written`] says that there is room.
+    /// The stream takes nothing: try again when [`Link::on_writable`] says that there is room.
     Full,
-    /// The pool is full: end somebody, or this session.
+    /// The pool is full, and there might be no room for what the stream does not take: end somebody, or this session.
     PoolFull,
     /// The message can never be sent on this link: empty, or too long.
     Unsendable,
@@ -134,27 +128,29 @@ pub enum PushError {
 }
 
 impl Link {
-    /// A link whose socket is being connected from now on. `hello` goes out first, outside of the framing: the PROXY header,
-    /// or nothing.
-    ///
-    /// # Errors
-    /// When the pool has no room for `hello`.
-    pub fn new(
-        now: Now,
-        config: &LinkConfig,
-        pool: &mut Pool,
-        hello: &[u8],
-    ) -> Result<Self, PushError> {
-        let mut outbound = Queue::new();
-        outbound.push(pool, hello).map_err(|_| PushError::PoolFull)?;
-        Ok(Self {
-            outbound,
+    /// A link whose stream is being connected from now on.
+    #[must_use]
+    pub const fn new(now: Now, config: &LinkConfig) -> Self {
+        Self {
+            outbound: Queue::new(),
             inbound: Decoder::new(),
             deadline: now.add_ms(config.connect_ms),
-            writing: 0,
             phase: Phase::Open,
-            marks: Marks::default(),
-        })
+            marks: Marks(0),
+        }
+    }
+
+    /// Sends what goes first, outside of the framing: the PROXY header. Once, before the first message.
+    ///
+    /// # Errors
+    /// When the pool has no room for what the stream might not take.
+    pub fn hello(
+        &mut self,
+        pool: &mut Pool,
+        hello: &[u8],
+        write: impl FnMut(&[u8]) -> usize,
+    ) -> Result<(), PushError> {
+        self.send(pool, [hello, &[]], write)
     }
 
     /// Takes a message for the backend, all of it or nothing.
@@ -166,48 +162,73 @@ impl Link {
         config: &LinkConfig,
         pool: &mut Pool,
         message: &[u8],
+        write: impl FnMut(&[u8]) -> usize,
     ) -> Result<(), PushError> {
-        match self.phase {
-            Phase::Open | Phase::Finished => {}
-            Phase::Closing | Phase::Over { .. } | Phase::Gone => return Err(PushError::Gone),
+        if !self.is_attached() {
+            return Err(PushError::Gone);
         }
         let prefix = config.codec.prefix(message.len()).map_err(|_| PushError::Unsendable)?;
-        let total = prefix.as_slice().len() + message.len();
-        if self.outbound.len() + total > config.write_max as usize {
+        if !self.outbound.is_empty() {
             self.marks.set(Marks::WANTS_ROOM);
             return Err(PushError::Full);
         }
+        self.send(pool, [prefix.as_slice(), message], write)
+    }
+
+    /// Gives the stream `parts`, and keeps what it does not take, unless it takes nothing.
+    fn send(
+        &mut self,
+        pool: &mut Pool,
+        parts: [&[u8]; 2],
+        mut write: impl FnMut(&[u8]) -> usize,
+    ) -> Result<(), PushError> {
+        let total: usize = parts.iter().map(|part| part.len()).sum();
         if !self.outbound.fits(pool, total) {
             return Err(PushError::PoolFull);
         }
-        let pushed = self
-            .outbound
-            .push(pool, prefix.as_slice())
-            .and_then(|()| self.outbound.push(pool, message));
-        debug_assert!(pushed.is_ok(), "the pool was asked before");
+        let mut taken = 0;
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            let n = write(part).min(part.len());
+            taken += n;
+            if n < part.len() {
+                break;
+            }
+        }
+        if taken == 0 && total > 0 {
+            self.marks.set(Marks::WANTS_ROOM);
+            return Err(PushError::Full);
+        }
+        let mut skip = taken;
+        for part in parts {
+            let from = skip.min(part.len());
+            skip -= from;
+            let kept = self.outbound.push(pool, &part[from..]);
+            debug_assert!(kept.is_ok(), "the pool was asked before");
+        }
         Ok(())
     }
 
-    /// The socket is connected.
+    /// The stream is connected.
     pub fn on_connected(&mut self) {
         self.marks.set(Marks::CONNECTED);
-        if self.phase == Phase::Open {
+        if self.is_attached() {
             self.deadline = NEVER;
         }
     }
 
-    /// The kernel has taken `n` bytes of the write under way. `true` when a session that was refused may push again.
+    /// A write that was cut short may go on. `true` when a session that was refused may push again.
     #[must_use]
-    pub fn on_written(&mut self, config: &LinkConfig, pool: &mut Pool, n: usize) -> bool {
-        self.writing = 0;
-        self.outbound.consume(pool, n);
-        match self.phase {
-            Phase::Open | Phase::Finished => {
-                self.outbound.len() <= config.write_max as usize / 2
-                    && self.marks.take(Marks::WANTS_ROOM)
+    pub fn on_writable(&mut self, pool: &mut Pool, mut write: impl FnMut(&[u8]) -> usize) -> bool {
+        while !self.outbound.is_empty() {
+            let piece = self.outbound.front(pool);
+            let len = piece.len();
+            let n = write(piece).min(len);
+            self.outbound.consume(pool, n);
+            if n < len {
+                return false;
             }
-            Phase::Closing | Phase::Over { .. } | Phase::Gone => false,
         }
+        self.is_attached() && self.marks.take(Marks::WANTS_ROOM)
     }
 
     /// The read under way brought `bytes`.
@@ -224,8 +245,8 @@ impl Link {
         }
     }
 
-    /// The read under way met the backend's FIN.
-    pub fn on_eof<F: FnMut(Event<'_>) -> bool>(&mut self, cx: &mut Cx<'_, F>, config: &LinkConfig) {
+    /// The backend's FIN came.
+    pub fn on_fin<F: FnMut(Event<'_>) -> bool>(&mut self, cx: &mut Cx<'_, F>, config: &LinkConfig) {
         self.marks.take(Marks::READING);
         self.marks.set(Marks::REMOTE_FIN);
         if self.phase == Phase::Open {
@@ -235,32 +256,33 @@ impl Link {
         }
     }
 
-    /// The socket is broken: reset by the backend, or never connected.
-    pub fn on_error<F: FnMut(Event<'_>) -> bool>(&mut self, cx: &mut Cx<'_, F>) {
+    /// The stream has ended: cut off by the backend or given up by the kernel, never connected, or finished by both sides. Its
+    /// handle is no longer valid.
+    pub fn on_end<F: FnMut(Event<'_>) -> bool>(&mut self, cx: &mut Cx<'_, F>) {
         let connected = self.marks.has(Marks::CONNECTED);
-        let end = if connected { End::Reset } else { End::ConnectFailed };
-        self.end(cx, end, false);
+        self.end(cx, if connected { End::Reset } else { End::ConnectFailed });
+        self.phase = Phase::Gone;
     }
 
     /// The session has room again: hands out what was kept for it.
     pub fn resume<F: FnMut(Event<'_>) -> bool>(&mut self, cx: &mut Cx<'_, F>, config: &LinkConfig) {
-        if matches!(self.phase, Phase::Open | Phase::Finished) {
+        if self.is_attached() {
             self.feed(cx, config, &[]);
         }
     }
 
-    /// The session ended by itself. No event follows. A socket that is still being connected is given its time, because the
+    /// The session ended by itself. No event follows. A stream that is still being connected is given its time, because the
     /// session's last messages wait for it.
     pub fn close(&mut self, now: Now, config: &LinkConfig, pool: &mut Pool) {
-        if matches!(self.phase, Phase::Open | Phase::Finished) {
+        if self.is_attached() {
             self.detach(now, config, pool);
         }
     }
 
     /// The session is cut off: what waits is dropped, and the backend gets an RST. No event follows.
     pub fn abort(&mut self, pool: &mut Pool) {
-        if !matches!(self.phase, Phase::Over { .. } | Phase::Gone) {
-            self.over(pool, true);
+        if !matches!(self.phase, Phase::Aborting | Phase::Gone) {
+            self.cut_off(pool);
         }
     }
 
@@ -276,59 +298,47 @@ impl Link {
             return;
         }
         match self.phase {
-            Phase::Open if self.marks.has(Marks::CONNECTED) => self.end(cx, End::Stalled, true),
-            Phase::Open => self.end(cx, End::ConnectTimeout, false),
-            Phase::Closing => self.over(cx.pool, true),
-            Phase::Finished | Phase::Over { .. } | Phase::Gone => {}
+            Phase::Open if self.marks.has(Marks::CONNECTED) => self.end(cx, End::Stalled),
+            Phase::Open => self.end(cx, End::ConnectTimeout),
+            Phase::Closing => self.cut_off(cx.pool),
+            Phase::Finished | Phase::Aborting | Phase::Gone => {}
         }
     }
 
-    /// The next thing to be done with the socket, until `None`. `has_room` says whether the session has room for a message.
-    pub fn poll_op<'p>(
-        &mut self,
-        now: Now,
-        config: &LinkConfig,
-        pool: &'p mut Pool,
-        has_room: bool,
-    ) -> Option<Op<'p>> {
+    /// The next thing to be asked of the stream, until `None`. `has_room` says whether the session has room for a message.
+    pub fn poll_op(&mut self, now: Now, config: &LinkConfig, has_room: bool) -> Option<Op> {
         match self.phase {
             Phase::Gone => return None,
-            Phase::Over { reset } => {
+            Phase::Aborting => {
                 self.phase = Phase::Gone;
-                return Some(if reset { Op::Reset } else { Op::Close });
+                return Some(Op::Abort);
             }
-            Phase::Open | Phase::Finished | Phase::Closing => {}
-        }
-        if !self.marks.has(Marks::CONNECTED) {
-            return None;
-        }
-        if self.writing == 0 && !self.outbound.is_empty() {
-            let len = self.outbound.len().min(WRITE_MAX);
-            self.writing = u32::try_from(len).unwrap_or(u32::MAX);
-            return pool.run(&self.outbound, 0, len).map(Op::Write);
-        }
-        if self.phase == Phase::Closing && self.outbound.is_empty() {
-            if self.marks.has(Marks::REMOTE_FIN) {
-                self.over(pool, false);
-                return self.poll_op(now, config, pool, has_room);
+            Phase::Closing => {
+                if self.outbound.is_empty() && !self.marks.has(Marks::FINISHED) {
+                    self.marks.set(Marks::FINISHED);
+                    return Some(Op::Finish);
+                }
             }
-            if !self.marks.has(Marks::LOCAL_FIN) {
-                self.marks.set(Marks::LOCAL_FIN);
-                return Some(Op::Shutdown);
-            }
+            Phase::Open | Phase::Finished => {}
         }
         let wanted = self.phase == Phase::Closing || (self.phase == Phase::Open && has_room);
-        if wanted && !self.marks.has(Marks::READING) && !self.marks.has(Marks::REMOTE_FIN) {
-            self.marks.set(Marks::READING);
-            if self.phase == Phase::Open && self.inbound.kept() > 0 {
-                self.deadline = now.add_ms(config.stall_ms);
-            }
-            return Some(Op::Read);
+        if !wanted || self.marks.has(Marks::READING) || self.marks.has(Marks::REMOTE_FIN) {
+            return None;
         }
-        None
+        self.marks.set(Marks::READING);
+        if self.phase == Phase::Open && self.inbound.kept() > 0 {
+            self.deadline = now.add_ms(config.stall_ms);
+        }
+        Some(Op::Read)
     }
 
-    /// Bytes that wait for the backend.
+    /// The link has no stream any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.phase == Phase::Gone
+    }
+
+    /// Bytes that wait here for the backend; the stream has more.
     #[must_use]
     pub const fn outbound(&self) -> usize {
         self.outbound.len()
@@ -352,7 +362,7 @@ impl Link {
             .feed(&config.codec, cx.pool, bytes, |message| sink(Event::Message(message)));
         let waiting = match fed {
             Ok(progress) => progress.waiting,
-            Err(error) => return self.end(cx, End::from(error), true),
+            Err(error) => return self.end(cx, End::from(error)),
         };
         if self.phase != Phase::Finished {
             return;
@@ -366,14 +376,10 @@ impl Link {
         (cx.sink)(Event::End(end));
     }
 
-    /// Tells the session, if there still is one, and closes the socket.
-    fn end<F: FnMut(Event<'_>) -> bool>(&mut self, cx: &mut Cx<'_, F>, end: End, reset: bool) {
-        let attached = match self.phase {
-            Phase::Open | Phase::Finished => true,
-            Phase::Closing => false,
-            Phase::Over { .. } | Phase::Gone => return,
-        };
-        self.over(cx.pool, reset);
+    /// Tells the session, if there still is one, and cuts the stream off.
+    fn end<F: FnMut(Event<'_>) -> bool>(&mut self, cx: &mut Cx<'_, F>, end: End) {
+        let attached = self.is_attached();
+        self.abort(cx.pool);
         if attached {
             (cx.sink)(Event::End(end));
         }
@@ -388,19 +394,20 @@ impl Link {
         self.deadline = if connecting { self.deadline.max(linger) } else { linger };
     }
 
-    fn over(&mut self, pool: &mut Pool, reset: bool) {
+    fn cut_off(&mut self, pool: &mut Pool) {
         self.inbound.clear(pool);
         self.outbound.clear(pool);
-        self.phase = Phase::Over { reset };
+        self.phase = Phase::Aborting;
         self.deadline = NEVER;
+    }
+
+    const fn is_attached(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Finished)
     }
 }
 
 /// Nothing is due.
 const NEVER: Now = Now(u64::MAX);
-
-/// The most that one write is given, in bytes: enough to make its system call cheap, and little beside a driver's buffers.
-const WRITE_MAX: usize = 64 * 1024;
 
 const _: () = assert!(size_of::<Link>() <= 32);
 

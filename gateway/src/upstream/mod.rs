@@ -1,4 +1,34 @@
 //! Where messages go.
+//!
+//! Everything here is without I/O: bytes and events in, bytes and events out, time told. A shard drives it with the streams of
+//! its own driver, on its own thread, and the control plane with sockets of its own for checks.
+//!
+//! # From session to backend
+//! 1. **Birth.** With its first whole message a session gets a backend from its [`route::Router`]. Over `tcp` the shard asks
+//!    its driver to connect, makes a [`link::Link`] and gives it the [`proxy::Header`]; over `yamux` it opens a stream with that
+//!    header on one of the few [`yamux::Mux`]es it has to that backend, whose connections the control plane made and the
+//!    driver adopted. A multiplexer that cannot open now is asked again when its `can_open` says so; until then the session's
+//!    messages wait in its receive window.
+//! 2. **Messages.** `push` takes a message whole or refuses it. A refused one stays in the session's receive queue, so that its
+//!    client's window closes, until [`link::Link::on_writable`] or [`yamux::Mux::poll_room`] says that there is room.
+//! 3. **Answers.** Messages are handed to the shard's sink where they were read. One without room at its session is kept in the
+//!    shard's [`pool::Pool`], and the backend is not read from (`tcp`) or its stream's window stays closed (`yamux`), until the
+//!    shard sees the session's queue drain and calls `resume`.
+//! 4. **Ends.** [`Event::End`] invalidates the session's handle; the shard delivers what the client still has to get, and ends
+//!    it. A session that ends by itself is `close`d, and nothing more is heard of it.
+//!
+//! | of the driver's stream | to a `Link` | to a `Mux` |
+//! |---|---|---|
+//! | `Connected` | `on_connected` | it is adopted, and connected from the start |
+//! | `Failed` | `on_end` | the control plane's affair |
+//! | `Data` | `on_read` | `on_read`, then at once the next `stream_read` |
+//! | `Writable` | `on_writable`, writing with `stream_write` | `stream_write(pending)`, its answer to `on_written` |
+//! | `Fin` | `on_fin` | `on_eof`, then `tear_down` |
+//! | `Closed` | `on_end` | `fail(Reset)`, then `tear_down` |
+//! | `stream_read`, `stream_close` | as `poll_op` says | read always; close after `tear_down` |
+//!
+//! When the pool is nearly full, the streams that hold most of it end: [`yamux::Mux::count_backlogs`] and
+//! [`yamux::Mux::shed`].
 
 pub mod backoff;
 pub mod echo;

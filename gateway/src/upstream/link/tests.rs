@@ -5,45 +5,58 @@ use super::super::framing::Framing;
 use super::super::pool::BLOCK;
 use super::*;
 
-/// A link, its pool, and everything that happened to its session.
+/// A link, its stream and its pool, and everything that happened to its session.
 struct Bench {
     config: LinkConfig,
     link: Link,
     pool: Pool,
     now: Now,
     has_room: bool,
+    /// Bytes that the stream takes before it is full.
+    room: usize,
+    written: Vec<u8>,
     messages: Vec<Vec<u8>>,
     ends: Vec<End>,
-}
-
-/// An [`Op`] that outlives the pool it borrows from.
-#[derive(Debug, PartialEq, Eq)]
-enum Asked {
-    Write(Vec<u8>),
-    Read,
-    Shutdown,
-    Close,
-    Reset,
 }
 
 fn config() -> LinkConfig {
     LinkConfig::new(Codec { framing: Framing::U16Be, message_max: 5000, cut: 1000 })
 }
 
+/// A stream that takes up to `room` bytes.
+fn stream<'a>(room: &'a mut usize, written: &'a mut Vec<u8>) -> impl FnMut(&[u8]) -> usize + 'a {
+    |bytes| {
+        let n = bytes.len().min(*room);
+        *room -= n;
+        written.extend_from_slice(&bytes[..n]);
+        n
+    }
+}
+
 impl Bench {
     fn new() -> Self {
         let (config, now) = (config(), Now(1_000_000));
-        let mut pool = Pool::new(200 * BLOCK);
-        let link = Link::new(now, &config, &mut pool, b"hello").unwrap();
-        let (messages, ends) = (Vec::new(), Vec::new());
-        Self { config, link, pool, now, has_room: true, messages, ends }
+        let link = Link::new(now, &config);
+        let mut bench = Self {
+            config,
+            link,
+            pool: Pool::new(200 * BLOCK),
+            now,
+            has_room: true,
+            room: usize::MAX,
+            written: Vec::new(),
+            messages: Vec::new(),
+            ends: Vec::new(),
+        };
+        let write = stream(&mut bench.room, &mut bench.written);
+        bench.link.hello(&mut bench.pool, b"hello", write).unwrap();
+        bench
     }
 
     fn connected() -> Self {
         let mut bench = Self::new();
         bench.link.on_connected();
-        assert_eq!(bench.ops(), [Asked::Write(b"hello".to_vec()), Asked::Read]);
-        assert!(!bench.written(5));
+        assert_eq!((bench.ops(), bench.written()), (vec![Op::Read], b"hello".to_vec()));
         bench
     }
 
@@ -69,19 +82,30 @@ impl Bench {
     }
 
     fn push(&mut self, message: &[u8]) -> Result<(), PushError> {
-        self.link.push(&self.config, &mut self.pool, message)
+        let write = stream(&mut self.room, &mut self.written);
+        self.link.push(&self.config, &mut self.pool, message, write)
     }
 
-    fn written(&mut self, n: usize) -> bool {
-        self.link.on_written(&self.config, &mut self.pool, n)
+    fn writable(&mut self, room: usize) -> bool {
+        self.room = room;
+        let write = stream(&mut self.room, &mut self.written);
+        self.link.on_writable(&mut self.pool, write)
+    }
+
+    fn written(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.written)
     }
 
     fn read(&mut self, bytes: &[u8]) {
         self.with(|link, cx, config| link.on_read(cx, config, bytes));
     }
 
-    fn eof(&mut self) {
-        self.with(|link, cx, config| link.on_eof(cx, config));
+    fn fin(&mut self) {
+        self.with(|link, cx, config| link.on_fin(cx, config));
+    }
+
+    fn end(&mut self) {
+        self.with(|link, cx, _| link.on_end(cx));
     }
 
     fn resume(&mut self) {
@@ -97,18 +121,10 @@ impl Bench {
         self.with(|link, cx, _| link.handle_timeout(cx));
     }
 
-    fn ops(&mut self) -> Vec<Asked> {
+    fn ops(&mut self) -> Vec<Op> {
         let mut ops = Vec::new();
-        while let Some(op) =
-            self.link.poll_op(self.now, &self.config, &mut self.pool, self.has_room)
-        {
-            ops.push(match op {
-                Op::Write(bytes) => Asked::Write(bytes.to_vec()),
-                Op::Read => Asked::Read,
-                Op::Shutdown => Asked::Shutdown,
-                Op::Close => Asked::Close,
-                Op::Reset => Asked::Reset,
-            });
+        while let Some(op) = self.link.poll_op(self.now, &self.config, self.has_room) {
+            ops.push(op);
         }
         ops
     }
@@ -119,15 +135,15 @@ fn frame(message: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn nothing_is_asked_of_a_socket_before_it_is_connected() {
+fn messages_go_out_framed_behind_the_hello() {
     let mut bench = Bench::new();
     bench.push(b"early").unwrap();
-    assert_eq!(bench.ops(), []);
+    assert_eq!(bench.written(), [&b"hello"[..], &frame(b"early")].concat());
     bench.link.on_connected();
-    let first = [&b"hello"[..], &frame(b"early")].concat();
-    assert_eq!(bench.ops(), [Asked::Write(first), Asked::Read]);
-    assert_eq!(bench.ops(), [], "one write and one read at a time");
+    assert_eq!((bench.ops(), bench.ops()), (vec![Op::Read], vec![]));
     assert_eq!(bench.link.poll_timeout(), None);
+    assert_eq!(bench.push(b""), Err(PushError::Unsendable));
+    assert_eq!(bench.push(&[0; 5001]), Err(PushError::Unsendable));
 }
 
 #[test]
@@ -135,46 +151,37 @@ fn connecting_takes_its_time_and_no_longer() {
     let mut bench = Bench::new();
     assert_eq!(bench.link.poll_timeout(), Some(bench.now.add_ms(3000)));
     bench.wait(2999);
-    assert_eq!((bench.ends.len(), bench.ops()), (0, vec![]));
+    assert_eq!(bench.ends, []);
     bench.wait(1);
-    assert_eq!((bench.ends.clone(), bench.ops()), (vec![End::ConnectTimeout], vec![Asked::Close]));
+    assert_eq!((bench.ends.clone(), bench.ops()), (vec![End::ConnectTimeout], vec![Op::Abort]));
+    assert!(bench.link.is_gone());
     assert_eq!((bench.push(b"x"), bench.pool.bytes_used()), (Err(PushError::Gone), 0));
 
     let mut bench = Bench::new();
-    bench.with(|link, cx, _| link.on_error(cx));
-    assert_eq!((bench.ends.clone(), bench.ops()), (vec![End::ConnectFailed], vec![Asked::Close]));
-    assert_eq!((bench.ops(), bench.link.poll_timeout()), (vec![], None));
-}
-
-#[test]
-fn what_the_kernel_did_not_take_is_offered_again() {
-    let mut bench = Bench::connected();
-    bench.push(b"abcdef").unwrap();
-    assert_eq!(bench.ops(), [Asked::Write(frame(b"abcdef"))]);
-    bench.push(b"g").unwrap();
-    assert!(!bench.written(3));
-    assert_eq!(bench.ops(), [Asked::Write([&b"bcdef"[..], &frame(b"g")].concat())]);
-    assert!(!bench.written(8));
-    assert_eq!((bench.ops(), bench.pool.bytes_used()), (vec![], 0));
+    bench.end();
+    assert_eq!((bench.ends.clone(), bench.ops()), (vec![End::ConnectFailed], vec![]));
+    assert_eq!(bench.link.poll_timeout(), None);
 }
 
 #[test]
 fn a_slow_backend_is_waited_for_and_room_is_told_once() {
     let mut bench = Bench::connected();
-    let long = vec![1; 5000];
-    let taken = (0..100).take_while(|_| bench.push(&long).is_ok()).count();
-    assert_eq!(taken, 13, "of 64 KiB");
-    assert_eq!(bench.push(&long), Err(PushError::Full));
-    let writes = bench.ops();
-    assert!(matches!(&writes[..], [Asked::Write(bytes)] if bytes.len() == 65_026));
-    assert!(!bench.written(20_000), "more than half still waits");
-    bench.ops();
-    assert!(bench.written(20_000));
-    bench.ops();
-    assert!(!bench.written(1), "nobody was refused since");
-    assert_eq!(bench.push(&long), Ok(()));
-    assert_eq!(bench.push(b""), Err(PushError::Unsendable));
-    assert_eq!(bench.push(&[0; 5001]), Err(PushError::Unsendable));
+    for (room, taken) in [(1, 1), (2, 2), (4, 4)] {
+        bench.room = room;
+        bench.push(b"abcdef").unwrap();
+        assert_eq!(bench.written(), frame(b"abcdef")[..taken]);
+        assert_eq!(bench.push(b"g"), Err(PushError::Full));
+        assert!(!bench.writable(1), "not all of it");
+        assert!(bench.writable(100));
+        assert_eq!(bench.written(), frame(b"abcdef")[taken..]);
+        assert!(!bench.writable(100), "nobody was refused since");
+        assert_eq!(bench.pool.bytes_used(), 0);
+    }
+    bench.room = 0;
+    assert_eq!(bench.push(b"g"), Err(PushError::Full));
+    assert_eq!(bench.link.outbound(), 0);
+    assert!(bench.writable(100));
+    assert_eq!(bench.push(b"g"), Ok(()));
 }
 
 #[test]
@@ -187,7 +194,7 @@ fn a_slow_client_stops_the_reads() {
     bench.has_room = true;
     bench.resume();
     assert_eq!(bench.messages, [b"one", b"two"]);
-    assert_eq!(bench.ops(), [Asked::Read]);
+    assert_eq!(bench.ops(), [Op::Read]);
     assert_eq!(bench.link.poll_timeout(), Some(bench.now.add_ms(10_000)));
     bench.read(&frame(b"three")[4..]);
     assert_eq!((bench.messages.len(), bench.pool.bytes_used()), (3, 0));
@@ -205,7 +212,7 @@ fn a_backend_that_stops_inside_a_message_is_cut_off() {
     bench.wait(9999);
     assert_eq!(bench.ends, []);
     bench.wait(1);
-    assert_eq!((bench.ends.clone(), bench.ops()), (vec![End::Stalled], vec![Asked::Reset]));
+    assert_eq!((bench.ends.clone(), bench.ops()), (vec![End::Stalled], vec![Op::Abort]));
 }
 
 #[test]
@@ -213,11 +220,9 @@ fn the_backends_fin_ends_the_session_when_all_is_delivered() {
     let mut bench = Bench::connected();
     bench.has_room = false;
     bench.read(&frame(b"bye"));
-    bench.has_room = true;
+    bench.room = 3;
     bench.push(b"and you").unwrap();
-    bench.ops();
-    bench.has_room = false;
-    bench.eof();
+    bench.fin();
     assert_eq!((bench.ends.len(), bench.ops()), (0, vec![]));
     bench.has_room = true;
     bench.resume();
@@ -226,16 +231,18 @@ fn the_backends_fin_ends_the_session_when_all_is_delivered() {
         (vec![b"bye".to_vec()], vec![End::Fin])
     );
     assert_eq!((bench.push(b"x"), bench.ops()), (Err(PushError::Gone), vec![]));
-    assert!(!bench.written(9));
-    assert_eq!(bench.ops(), [Asked::Close]);
+    assert!(!bench.writable(100));
+    assert_eq!((bench.written(), bench.ops()), (frame(b"and you"), vec![Op::Finish]));
+    bench.end();
+    assert!(bench.link.is_gone() && bench.ends.len() == 1);
 }
 
 #[test]
 fn a_fin_inside_a_message_is_told_apart() {
     let mut bench = Bench::connected();
     bench.read(&frame(b"half")[..3]);
-    bench.eof();
-    assert_eq!((bench.ends.clone(), bench.ops()), (vec![End::FinMidMessage], vec![Asked::Close]));
+    bench.fin();
+    assert_eq!((bench.ends.clone(), bench.ops()), (vec![End::FinMidMessage], vec![Op::Finish]));
     assert_eq!(bench.pool.bytes_used(), 0);
 }
 
@@ -244,9 +251,10 @@ fn a_reset_is_an_end_now() {
     let mut bench = Bench::connected();
     bench.has_room = false;
     bench.read(&frame(b"never seen"));
+    bench.room = 1;
     bench.push(b"never sent").unwrap();
-    bench.with(|link, cx, _| link.on_error(cx));
-    assert_eq!((bench.ends.clone(), bench.ops()), (vec![End::Reset], vec![Asked::Close]));
+    bench.end();
+    assert_eq!((bench.ends.clone(), bench.ops()), (vec![End::Reset], vec![]));
     assert_eq!((bench.messages.len(), bench.pool.bytes_used()), (0, 0));
 }
 
@@ -255,23 +263,25 @@ fn garbage_ends_the_session_and_resets_the_backend() {
     let mut bench = Bench::connected();
     bench.read(&[frame(b"fine"), vec![0xFF; 100]].concat());
     assert_eq!((bench.messages.len(), bench.ends.clone()), (1, vec![End::TooLong]));
-    assert_eq!(bench.ops(), [Asked::Reset]);
+    assert_eq!(bench.ops(), [Op::Abort]);
 }
 
 #[test]
 fn a_session_that_ends_sends_the_rest_then_a_fin_and_listens_without_hearing() {
     let mut bench = Bench::connected();
+    bench.room = 4;
     bench.push(b"last words").unwrap();
     bench.close();
-    assert_eq!(bench.ops(), [Asked::Write(frame(b"last words"))]);
+    assert_eq!(bench.ops(), []);
     bench.read(b"anything at all");
-    assert_eq!(bench.ops(), [Asked::Read]);
-    assert!(!bench.written(12));
-    assert_eq!(bench.ops(), [Asked::Shutdown]);
+    assert_eq!(bench.ops(), [Op::Read]);
+    assert!(!bench.writable(100));
+    assert_eq!((bench.written(), bench.ops()), (frame(b"last words"), vec![Op::Finish]));
     bench.read(&[0xFF; 3000]);
-    assert_eq!(bench.ops(), [Asked::Read]);
-    bench.eof();
-    assert_eq!(bench.ops(), [Asked::Close]);
+    assert_eq!(bench.ops(), [Op::Read]);
+    bench.fin();
+    bench.end();
+    assert_eq!((bench.ops(), bench.link.poll_timeout()), (vec![], None));
     assert_eq!((bench.messages.len(), bench.ends.len()), (0, 0));
 }
 
@@ -279,35 +289,35 @@ fn a_session_that_ends_sends_the_rest_then_a_fin_and_listens_without_hearing() {
 fn a_link_without_a_session_does_not_live_for_ever() {
     let mut bench = Bench::connected();
     bench.close();
-    assert_eq!(bench.ops(), [Asked::Shutdown]);
+    assert_eq!(bench.ops(), [Op::Finish]);
     bench.wait(9999);
     assert_eq!(bench.ops(), []);
     bench.wait(1);
-    assert_eq!((bench.ops(), bench.ends.len()), (vec![Asked::Reset], 0));
+    assert_eq!((bench.ops(), bench.ends.len()), (vec![Op::Abort], 0));
 
     let mut bench = Bench::new();
     bench.push(b"not lost").unwrap();
     bench.close();
-    bench.wait(2999);
+    assert_eq!(bench.ops(), [Op::Finish, Op::Read]);
+    bench.wait(3000);
     bench.link.on_connected();
-    let all = [&b"hello"[..], &frame(b"not lost")].concat();
-    assert_eq!(bench.ops(), [Asked::Write(all.clone()), Asked::Read]);
-    assert!(!bench.written(all.len()));
-    assert_eq!(bench.ops(), [Asked::Shutdown]);
-    bench.wait(7001);
-    assert_eq!(bench.ops(), [Asked::Reset]);
+    bench.wait(6999);
+    assert_eq!(bench.ops(), []);
+    bench.wait(1);
+    assert_eq!(bench.ops(), [Op::Abort]);
 }
 
 #[test]
 fn an_abort_is_an_rst_and_nothing_else() {
     for connected in [true, false] {
         let mut bench = if connected { Bench::connected() } else { Bench::new() };
+        bench.room = 1;
         bench.push(b"dropped").unwrap();
         bench.link.abort(&mut bench.pool);
         bench.link.abort(&mut bench.pool);
         bench.close();
-        assert_eq!((bench.ops(), bench.ends.len()), (vec![Asked::Reset], 0));
-        assert_eq!(bench.pool.bytes_used(), 0);
+        assert_eq!((bench.ops(), bench.ends.len()), (vec![Op::Abort], 0));
+        assert_eq!((bench.ops(), bench.pool.bytes_used()), (vec![], 0));
     }
 }
 
@@ -316,59 +326,56 @@ fn a_full_pool_takes_no_part_of_a_message() {
     let mut bench = Bench::connected();
     bench.pool = Pool::new(2 * BLOCK);
     assert_eq!(bench.push(&[0; 2 * BLOCK]), Err(PushError::PoolFull));
-    assert_eq!(bench.link.outbound(), 0);
+    assert_eq!((bench.link.outbound(), bench.written()), (0, vec![]));
     assert_eq!(bench.push(&[0; 2 * BLOCK - 2]), Ok(()));
 }
 
-/// The socket and the backend behind it, which echoes what follows the hello and ends when its client has.
+/// The backend, which echoes what follows the hello and ends when its client has, or before.
 #[derive(Default)]
 struct Backend {
-    /// The write and the read that are under way.
-    writing: Vec<u8>,
-    reading: bool,
     received: Vec<u8>,
     /// Echo that the link has not read.
     echo: VecDeque<u8>,
-    shut: bool,
-    closed: Option<Asked>,
+    reading: bool,
+    finished: bool,
+    aborted: bool,
 }
 
 impl Backend {
-    fn ask(&mut self, ops: Vec<Asked>) {
-        for op in ops {
-            assert_eq!(self.closed, None, "nothing after the end");
-            match op {
-                Asked::Write(bytes) => self.writing = bytes,
-                Asked::Read => self.reading = true,
-                Asked::Shutdown => self.shut = true,
-                Asked::Close | Asked::Reset => self.closed = Some(op),
-            }
-        }
-    }
-
-    fn take(&mut self, n: usize) {
-        for byte in self.writing.drain(..).take(n) {
+    fn hear(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
             if self.received.len() >= b"hello".len() {
                 self.echo.push_back(byte);
             }
             self.received.push(byte);
         }
     }
+
+    fn ask(&mut self, ops: Vec<Op>) {
+        for op in ops {
+            assert!(!self.aborted, "nothing after the end");
+            match op {
+                Op::Read => self.reading = true,
+                Op::Finish => self.finished = true,
+                Op::Abort => self.aborted = true,
+            }
+        }
+    }
 }
 
-/// A socket that takes and gives any number of bytes, and everything in any order: every message arrives, both ways, and
+/// A stream that takes and gives any number of bytes, and everything in any order: every message arrives, both ways, and
 /// both ends end, whichever begins.
 #[test]
 fn any_conversation_keeps_every_message() {
-    let mut messages = 0;
+    let (mut messages, mut refused) = (0, 0);
     for seed in 0..200 {
         let mut dice = Dice::new(seed);
         let (mut bench, mut backend, mut sent) = (Bench::new(), Backend::default(), Vec::new());
-        let backend_ends = dice.one_in(2);
+        let (backend_ends, mut fin) = (dice.one_in(2), false);
         let mut steps = 0;
-        while backend.closed.is_none() {
+        while !(fin && backend.finished) {
             steps += 1;
-            assert!(steps < 100_000, "it does not end");
+            assert!(steps < 100_000 && !backend.aborted, "it does not end in order");
             let last = steps > 1000; // nobody says anything new, and what waits is delivered
             match dice.below(8) {
                 0 => bench.link.on_connected(),
@@ -378,13 +385,15 @@ fn any_conversation_keeps_every_message() {
                     let message = dice.bytes(len);
                     match bench.push(&message) {
                         Ok(()) => sent.push(message),
-                        Err(error) => assert_eq!(error, PushError::Full),
+                        Err(error) => {
+                            assert_eq!(error, PushError::Full);
+                            refused += 1;
+                        }
                     }
                 }
-                3 | 4 if !backend.writing.is_empty() => {
-                    let n = 1 + dice.below(backend.writing.len());
-                    backend.take(n);
-                    let _ = bench.written(n);
+                3 | 4 => {
+                    let room = dice.below(6000);
+                    let _ = bench.writable(room);
                 }
                 5 | 6 if backend.reading && !backend.echo.is_empty() => {
                     let n = 1 + dice.below(backend.echo.len().min(4000));
@@ -402,17 +411,19 @@ fn any_conversation_keeps_every_message() {
             if last && !backend_ends {
                 bench.close();
             }
+            backend.hear(&bench.written());
             let said_all = last && bench.link.outbound() == 0;
-            if (backend.shut || (said_all && backend_ends))
+            if (backend.finished || (said_all && backend_ends))
                 && backend.reading
                 && backend.echo.is_empty()
             {
-                backend.reading = false;
-                bench.eof();
+                (backend.reading, fin) = (false, true);
+                bench.fin();
             }
             backend.ask(bench.ops());
-            assert!(bench.link.outbound() <= bench.config.write_max as usize);
+            assert!(bench.link.outbound() <= 5002, "the rest of one message");
         }
+        bench.end();
         let all: Vec<u8> = [b"hello".to_vec()]
             .into_iter()
             .chain(sent.iter().map(|message| frame(message)))
@@ -420,13 +431,13 @@ fn any_conversation_keeps_every_message() {
             .collect();
         assert!(backend.received == all, "not what the session sent");
         assert!(sent.starts_with(&bench.messages), "not what the backend sent");
-        assert_eq!((backend.closed, bench.pool.bytes_used()), (Some(Asked::Close), 0));
+        assert_eq!((bench.link.is_gone(), bench.pool.bytes_used()), (true, 0));
         if backend_ends {
             assert_eq!((bench.messages.len(), bench.ends), (sent.len(), vec![End::Fin]));
         } else {
-            assert_eq!((backend.shut, bench.ends), (true, vec![]));
+            assert_eq!(bench.ends, []);
         }
         messages += bench.messages.len();
     }
-    assert!(messages > 10_000, "the conversations were conversations: {messages}");
+    assert!(messages > 10_000 && refused > 1000, "they were conversations: {messages}, {refused}");
 }
