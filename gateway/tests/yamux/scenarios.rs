@@ -140,7 +140,9 @@ pub(crate) async fn end_of_the_connection(gate: &mut Gate) {
         matches!(error, LinkError::Eof | LinkError::Reset | LinkError::GoAway { .. }),
         "{error:?}"
     );
-    assert!(gate.sessions.iter().all(|s| s.end == Some(End::LinkLost)));
+    // The stream that said so may have been ended by itself before.
+    assert!(gate.sessions[..20].iter().all(|s| s.end == Some(End::LinkLost)));
+    assert!(gate.sessions[20].end.is_some());
     assert_eq!((gate.mux.streams(), gate.pool.bytes_used()), (0, 0));
 }
 
