@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hasher};
 use net_io::{Close, Driver, Now, StreamConfig, StreamEnd, StreamId};
 
 use crate::bed::PATIENCE_US;
-use crate::wire::{Seen, Side, StreamBed, TURN_US, loopback};
+use crate::wire::{Seen, Side, StreamBed, TURN_US, loopback, until};
 
 /// One end of a stream as it must be.
 #[derive(Debug)]
@@ -127,6 +127,8 @@ fn connect<B: StreamBed>(
         };
         ends.push([end(at_a, 2 * number), end(at_b, 2 * number + 1)]);
     }
+    until(a, b, |a, _| a.seen.len() == count);
+    a.take();
     ends
 }
 
