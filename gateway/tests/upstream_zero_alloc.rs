@@ -65,7 +65,7 @@ impl World {
         self.write();
         let mut heard = 0;
         let mut first = |session: usize, event: Event<'_>| {
-            let takes = session % 2 == 0;
+            let takes = session.is_multiple_of(2);
             heard += u64::from(takes && matches!(event, Event::Message(_)));
             takes
         };
