@@ -71,7 +71,7 @@ fn cores(cores: &[Option<usize>]) -> String {
 }
 
 /// An address of this host that reaches a listener from this host.
-fn reachable(addr: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

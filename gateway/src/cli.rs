@@ -33,6 +33,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask the gateway that runs with these settings on this host whether it is well: 0 when it is, 1 when not.
+    Health(Settings),
 }
 
 /// Where the configuration comes from. Every key can also be given as KCP_GATEWAY__SECTION__KEY.

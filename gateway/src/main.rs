@@ -5,9 +5,11 @@ use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use kcp_gateway::cli::{Cli, Command, Settings};
 use kcp_gateway::config::LogFormat;
+use kcp_gateway::control::health;
 use kcp_gateway::control::signals::Signals;
 use kcp_gateway::{Gateway, banner, doctor, log};
 
@@ -16,6 +18,7 @@ fn main() -> ExitCode {
         Command::Run(settings) => run(settings),
         Command::Check(settings) => check(settings),
         Command::Doctor { settings, json } => examine(settings, json),
+        Command::Health(settings) => ask(settings),
     };
     outcome.unwrap_or_else(|error| {
         // Where standard error is gone there is nobody to tell.
@@ -60,6 +63,16 @@ fn examine(settings: Settings, json: bool) -> anyhow::Result<ExitCode> {
     let text = if json { doctor::json(&findings) } else { doctor::table(&findings) };
     io::stdout().write_all(text.as_bytes())?;
     Ok(if doctor::is_fit(&findings) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn ask(settings: Settings) -> anyhow::Result<ExitCode> {
+    let config = match settings.into_source(env::vars_os()).load() {
+        Ok(config) => config,
+        Err(errors) => return misconfigured(&errors),
+    };
+    let admin = config.admin.listen.context("admin.listen is off: there is nobody to ask")?;
+    health::ask(admin).map_err(|error| anyhow::anyhow!("{admin}: {error}"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn misconfigured(errors: &kcp_gateway::config::ConfigErrors) -> anyhow::Result<ExitCode> {

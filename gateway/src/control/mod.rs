@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub mod command;
+pub mod health;
 pub(crate) mod notify;
 pub mod plane;
 pub mod reload;

@@ -139,6 +139,20 @@ fn a_second_term_stops_now() {
 }
 
 #[test]
+fn health_asks_the_gateway_that_runs() {
+    let gateway = Running::start(&mut loopback());
+    let ask = || run(program().args(["health", "--admin", &gateway.admin.to_string()]));
+    assert_eq!(ask().status.code(), Some(0));
+    gateway.signal("STOP");
+    let silent = ask();
+    gateway.signal("CONT");
+    assert_eq!(silent.status.code(), Some(1), "{}", text(&silent.stderr));
+    let nobody = run(program().args(["health", "--admin", "off"]));
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(text(&nobody.stderr).contains("admin.listen is off"), "{}", text(&nobody.stderr));
+}
+
+#[test]
 fn hup_reloads_a_good_file_and_survives_a_broken_one() {
     let path =
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("hup-{}.toml", std::process::id()));
