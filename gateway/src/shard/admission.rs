@@ -27,7 +27,14 @@ impl Admission {
         datagram: &[u8],
         config: &KcpConfig,
     ) -> Result<(), DropReason> {
-        Kcp::new(conv).check_datagram(config, datagram)?;
+        match Kcp::new(conv).check_datagram(config, datagram) {
+            // It acknowledges what nobody here has sent: a client in the middle of a session that this gateway does not
+            // know, after a restart or a moved address. Nothing is wrong with its datagram.
+            Err(InputError::UnaBeyondSent | InputError::AckBeyondSent) => {
+                return Err(DropReason::NotABirth);
+            }
+            checked => checked?,
+        }
         wire::opening(datagram, config.rcv_wnd).ok_or(DropReason::NotABirth)?;
         if self.draining {
             return Err(DropReason::Draining);
@@ -51,5 +58,29 @@ impl From<InputError> for DropReason {
             InputError::FragmentBeyondWindow => Self::FragmentBeyondWindow,
             InputError::PayloadOnControl => Self::PayloadOnControl,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_in_the_middle_of_its_session_is_a_stranger_not_a_liar() {
+        let admission = Admission { draining: false, sessions: 0, sessions_max: 1 };
+        let decide = |cmd: u8, sn: u32, una: u32| {
+            let mut segment = [7, 0, 0, 0, cmd, 0, 128, 0].to_vec();
+            for field in [1, sn, una, 0] {
+                segment.extend(u32::to_le_bytes(field));
+            }
+            let config = KcpConfig { strict: true, ..KcpConfig::default() };
+            admission.decide(Conv(7), &segment, &config)
+        };
+        const PUSH: u8 = 81;
+        const ACK: u8 = 82;
+        assert_eq!(decide(PUSH, 0, 0), Ok(()));
+        assert_eq!(decide(PUSH, 700, 600), Err(DropReason::NotABirth));
+        assert_eq!(decide(ACK, 600, 600), Err(DropReason::NotABirth));
+        assert_eq!(decide(80, 0, 0), Err(DropReason::UnknownCommand));
     }
 }
