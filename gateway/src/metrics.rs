@@ -193,6 +193,10 @@ fn of_stat(stat: Stat) -> Def {
             counter("kcp_gateway_driver_enters_total", "System calls that submitted or waited.")
         }
         Stat::Wakes => counter("kcp_gateway_driver_wakes_total", "Waits ended by another thread."),
+        Stat::ReportsLost => counter(
+            "kcp_gateway_reports_lost_total",
+            "Reports about backends that the control plane's full queue did not take.",
+        ),
     }
 }
 

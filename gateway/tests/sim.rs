@@ -168,14 +168,14 @@ fn draining_refuses_births_and_serves_the_living() {
     let mut world = World::new(&config(1), 2, policy());
     world.add_client(6, 500, 64);
     world.run(1_000, |_| false);
-    world.command(&ShardCommand::Drain);
+    world.command(|| ShardCommand::Drain);
     world.run(10, |_| false);
     world.add_client(4, 1, 64);
     let first = |world: &World| world.clients[0].calls.iter().all(world::Call::is_complete);
     assert!(world.run(60_000, first), "the living are served to the end");
     assert!(world.drops(DropReason::Draining) > 0);
     assert_eq!(world.stat(Stat::Births), 6);
-    world.command(&ShardCommand::Undrain);
+    world.command(|| ShardCommand::Undrain);
     assert!(world.run(60_000, World::all_answered), "and after undrain everybody is");
 }
 

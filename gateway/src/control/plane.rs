@@ -128,7 +128,7 @@ impl Plane {
         if was != Lifecycle::Drain {
             tracing::info!(sessions = self.totals().get(Stat::Sessions), "draining");
         }
-        self.command(&ShardCommand::Drain)
+        self.command(|| ShardCommand::Drain)
     }
 
     /// Admits new sessions again.
@@ -138,7 +138,7 @@ impl Plane {
         if was != Lifecycle::Serve {
             tracing::info!("serving again");
         }
-        self.command(&ShardCommand::Undrain)
+        self.command(|| ShardCommand::Undrain)
     }
 
     /// Whether every shard has taken its commands and holds no session. After [`Plane::drain`] this stays true.
@@ -148,18 +148,28 @@ impl Plane {
             && self.totals().get(Stat::Sessions) == 0
     }
 
-    /// Sends `command` to every shard and wakes it. All shards are tried; the first refusal is returned.
-    pub(crate) fn command(&self, command: &ShardCommand) -> Result<(), CommandError> {
+    /// Sends a command to every shard and wakes it. All shards are tried; the first refusal is returned.
+    pub(crate) fn command(&self, command: impl Fn() -> ShardCommand) -> Result<(), CommandError> {
         let mut outcome = Ok(());
-        for (index, shard) in self.shards.iter().enumerate() {
-            let sent = shard.commands.try_send(command.clone()).map_err(|e| match e {
-                TrySendError::Full(_) => CommandError::Stuck(index),
-                TrySendError::Disconnected(_) => CommandError::Dead(index),
-            });
-            shard.waker.wake();
-            outcome = outcome.and(sent);
+        for index in 0..self.shards.len() {
+            outcome = outcome.and(self.command_one(index, command()));
         }
         outcome
+    }
+
+    /// Sends a command to one shard and wakes it.
+    pub(crate) fn command_one(
+        &self,
+        index: usize,
+        command: ShardCommand,
+    ) -> Result<(), CommandError> {
+        let shard = &self.shards[index];
+        let sent = shard.commands.try_send(command).map_err(|e| match e {
+            TrySendError::Full(_) => CommandError::Stuck(index),
+            TrySendError::Disconnected(_) => CommandError::Dead(index),
+        });
+        shard.waker.wake();
+        sent
     }
 
     /// Tells every shard to leave its loop, waiting for room in its queue.

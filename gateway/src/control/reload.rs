@@ -115,7 +115,8 @@ impl Plane {
             let changes = plan(&current.config, &config)?;
             let sizes = current.sizes.with_sessions_of(&config);
             if !changes.is_empty() {
-                self.command(&ShardCommand::Reload(sizes.policy(&config)))?;
+                let policy = sizes.policy(&config);
+                self.command(|| ShardCommand::Reload(Arc::clone(&policy)))?;
             }
             current.config = Arc::new(config);
             current.sizes = Arc::new(sizes);

@@ -15,16 +15,16 @@ use super::stats::{DropReason, EndReason, Stat, Stats};
 use crate::session::SessionId;
 
 /// What egress works on beside the driver.
-pub(super) struct Egress<'a> {
+pub(super) struct Egress<'a, S> {
     pub(super) now: Millis,
-    pub(super) mailbox: &'a Mailbox,
+    pub(super) mailbox: &'a Mailbox<S>,
     pub(super) sessions: &'a mut Sessions,
     pub(super) locals: &'a Locals,
     pub(super) challenger: &'a Challenger,
     pub(super) stats: &'a mut Stats,
 }
 
-impl Egress<'_> {
+impl<S> Egress<'_, S> {
     /// Flushes dirty sessions until none is left or the budget ends; tells which.
     pub(super) fn run(&mut self, driver: &mut impl Driver) -> bool {
         let mut budget = budget::TRANSMITS;

@@ -21,11 +21,11 @@ use crate::upstream::echo::Echo;
 pub(super) type Origin = (SocketId, SocketAddr, Option<IpAddr>);
 
 /// What one batch works on: the shard without its driver, which lends the datagrams.
-pub(super) struct Ingress<'a> {
+pub(super) struct Ingress<'a, S> {
     pub(super) now: Millis,
     pub(super) index: u32,
     pub(super) steering: &'a [Option<Steering>],
-    pub(super) mailbox: &'a Mailbox,
+    pub(super) mailbox: &'a Mailbox<S>,
     pub(super) sessions: &'a mut Sessions,
     pub(super) locals: &'a mut Locals,
     pub(super) challenger: &'a Challenger,
@@ -34,7 +34,7 @@ pub(super) struct Ingress<'a> {
     pub(super) stats: &'a mut Stats,
 }
 
-impl Ingress<'_> {
+impl<S> Ingress<'_, S> {
     /// A datagram from this shard's own socket.
     pub(super) fn datagram(&mut self, from: Origin, payload: &[u8]) {
         if let Err(reason) = self.own_or_hand_over(from, payload) {

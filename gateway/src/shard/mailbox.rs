@@ -6,27 +6,36 @@ use crossbeam::channel::Receiver;
 
 use super::Policy;
 use crate::control::command::ShardCommand;
+use crate::upstream::backend::{BackendId, Backends};
 
 /// The policy in force, shared by all shards and replaced as a whole: a shard reads it and never waits for it.
 pub type SharedPolicy = Arc<Policy>;
 
+/// The backends, likewise.
+pub type SharedBackends = Arc<Backends>;
+
 /// What the control plane decided, as of this turn.
 #[derive(Debug)]
-pub(super) struct Mailbox {
-    commands: Receiver<ShardCommand>,
+pub(super) struct Mailbox<S> {
+    commands: Receiver<ShardCommand<S>>,
     /// The policy in force.
     pub(super) policy: SharedPolicy,
     /// No new sessions.
     pub(super) draining: bool,
     /// Leave the loop after this turn.
     pub(super) stopping: bool,
+    /// The latest backends, until somebody takes them.
+    pub(super) backends: Option<SharedBackends>,
+    /// Connections for backends, until somebody takes them. As many as there are commands in a queue.
+    pub(super) adopted: Vec<(BackendId, S)>,
 }
 
-impl Mailbox {
+impl<S> Mailbox<S> {
     /// An open mailbox with the first policy.
     #[must_use]
-    pub(super) fn new(commands: Receiver<ShardCommand>, policy: SharedPolicy) -> Self {
-        Self { commands, policy, draining: false, stopping: false }
+    pub(super) fn new(commands: Receiver<ShardCommand<S>>, policy: SharedPolicy) -> Self {
+        let (draining, stopping, backends, adopted) = (false, false, None, Vec::new());
+        Self { commands, policy, draining, stopping, backends, adopted }
     }
 
     /// Applies what came since the last turn. The queue is bounded, and so is this loop.
@@ -36,6 +45,8 @@ impl Mailbox {
                 ShardCommand::Drain => self.draining = true,
                 ShardCommand::Undrain => self.draining = false,
                 ShardCommand::Reload(policy) => self.policy = policy,
+                ShardCommand::Backends(backends) => self.backends = Some(backends),
+                ShardCommand::Adopt { backend, stream } => self.adopted.push((backend, stream)),
                 ShardCommand::Stop => self.stopping = true,
             }
         }

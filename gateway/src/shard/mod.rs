@@ -2,6 +2,7 @@
 //! commands in.
 
 mod admission;
+pub mod backend_stats;
 mod budget;
 mod challenge;
 mod egress;
@@ -17,21 +18,23 @@ mod tombstone;
 mod trim;
 
 use std::io;
+use std::net::SocketAddr;
 
-use crossbeam::channel::Receiver;
+use crossbeam::channel::{Receiver, Sender};
 use kcp_core::{KcpConfig, Millis};
 use net_io::steer::Steering;
 use net_io::{Driver, Now};
 
-use crate::control::command::ShardCommand;
+use crate::control::command::{ShardCommand, ShardReport};
 use crate::upstream::echo::Echo;
+use backend_stats::SharedBackendStats;
 use challenge::Challenger;
 use egress::Egress;
 pub use handoff::Handoff;
 use ingress::Ingress;
 use locals::Locals;
 use mailbox::Mailbox;
-pub use mailbox::SharedPolicy;
+pub use mailbox::{SharedBackends, SharedPolicy};
 use pace::Pace;
 use sessions::Sessions;
 use stats::{Histogram, SharedStats, Stat, Stats};
@@ -55,6 +58,30 @@ pub struct Policy {
     pub session_bytes_max: usize,
 }
 
+/// Where a shard's messages go.
+#[derive(Debug)]
+pub enum Upstream {
+    /// Back to their senders.
+    Echo,
+    /// To backends.
+    Backends(BackendSetup),
+}
+
+/// What a shard with backends is built with and keeps for life. Its driver needs streams.
+#[derive(Debug)]
+pub struct BackendSetup {
+    /// The first backends.
+    pub backends: SharedBackends,
+    /// Bytes that may wait in this shard between backends and their sessions.
+    pub pool_bytes_max: usize,
+    /// The listeners' addresses as bound, in listener order: what PROXY headers name where a datagram does not tell.
+    pub listen_addrs: Vec<SocketAddr>,
+    /// The way back to the control plane.
+    pub reports: Sender<ShardReport>,
+    /// Where the counters of backends are published.
+    pub stats: SharedBackendStats,
+}
+
 /// What a shard is built with and keeps for life.
 #[derive(Debug)]
 pub struct Setup<D: Driver> {
@@ -75,11 +102,13 @@ pub struct Setup<D: Driver> {
     /// Random; what the path challenges are made of. Whoever knows it can answer them without receiving them.
     pub secret: [u64; 2],
     /// Commands from the control plane; the sender wakes the driver after sending.
-    pub commands: Receiver<ShardCommand>,
+    pub commands: Receiver<ShardCommand<D::Stream>>,
     /// Where the counters are published.
     pub stats: SharedStats,
     /// This shard's end of the handoff between shards.
     pub handoff: Handoff,
+    /// Where messages go.
+    pub upstream: Upstream,
 }
 
 /// One shard.
@@ -87,7 +116,7 @@ pub struct Setup<D: Driver> {
 pub struct Shard<D: Driver> {
     index: u32,
     driver: D,
-    mailbox: Mailbox,
+    mailbox: Mailbox<D::Stream>,
     handoff: Handoff,
     steering: Vec<Option<Steering>>,
     sessions: Sessions,

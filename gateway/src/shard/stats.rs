@@ -29,6 +29,8 @@ macro_rules! closed_enum {
     };
 }
 
+pub(super) use closed_enum;
+
 closed_enum! {
     /// Why a datagram or a message went no further. A datagram that ends early ends in exactly one of these.
     DropReason {
@@ -175,6 +177,8 @@ closed_enum! {
         Enters => "enters",
         /// Wake-ups by other threads.
         Wakes => "wakes",
+        /// Reports that the control plane's full queue did not take.
+        ReportsLost => "reports_lost",
     }
 }
 

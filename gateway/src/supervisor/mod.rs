@@ -25,8 +25,8 @@ use crate::control::plane::{
 };
 use crate::control::reload::{Change, ReloadError, Reloadable};
 use crate::error::{ShardFailure, StartError};
-use crate::shard::Handoff;
 use crate::shard::stats::SharedStats;
+use crate::shard::{Handoff, Upstream};
 use crate::sizing::{Host, Sizes};
 use life::{Life, Lifecycle};
 use threads::Part;
@@ -388,6 +388,7 @@ fn parts(
             commands,
             stats,
             handoff,
+            upstream: Upstream::Echo,
         });
     }
     Ok((parts, links))
@@ -453,7 +454,7 @@ mod tests {
         gateway.plane.stop();
         let refused = loop {
             // Until the threads are gone, the queue takes what nobody will read.
-            match gateway.plane.command(&ShardCommand::Undrain) {
+            match gateway.plane.command(|| ShardCommand::Undrain) {
                 Ok(()) => {}
                 Err(error) => break error,
             }

@@ -9,13 +9,15 @@ use std::thread::{self, JoinHandle};
 use core_affinity::CoreId;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use net_io::steer::Steering;
-use net_io::{Driver, DriverConfig, DriverKind, EpollDriver, UdpSocket, UringDriver, Waker};
+use net_io::{
+    Driver, DriverConfig, DriverKind, EpollDriver, StreamSocket, UdpSocket, UringDriver, Waker,
+};
 
 use super::life::Life;
 use crate::control::command::ShardCommand;
 use crate::error::{ShardFailure, StartError};
 use crate::shard::stats::SharedStats;
-use crate::shard::{Handoff, Policy, Setup, Shard};
+use crate::shard::{Handoff, Policy, Setup, Shard, Upstream};
 
 /// What one shard thread is started with.
 pub(super) struct Part {
@@ -32,6 +34,7 @@ pub(super) struct Part {
     pub(super) commands: Receiver<ShardCommand>,
     pub(super) stats: SharedStats,
     pub(super) handoff: Handoff,
+    pub(super) upstream: Upstream,
 }
 
 /// Shard threads with their drivers built and their sockets still silent.
@@ -151,7 +154,7 @@ fn run_any(part: Part, say: &Sender<Progress>, go: &Receiver<Vec<Waker>>) -> io:
     }
 }
 
-fn run<D: Driver<Socket = UdpSocket>>(
+fn run<D: Driver<Socket = UdpSocket, Stream = StreamSocket>>(
     driver: io::Result<D>,
     part: Part,
     say: &Sender<Progress>,
@@ -179,6 +182,7 @@ fn run<D: Driver<Socket = UdpSocket>>(
         commands: part.commands,
         stats: part.stats,
         handoff,
+        upstream: part.upstream,
     };
     let mut shard = match Shard::new(setup) {
         Ok(shard) => shard,

@@ -30,6 +30,7 @@
 //! When the pool is nearly full, the streams that hold most of it end: [`yamux::Mux::count_backlogs`] and
 //! [`yamux::Mux::shed`].
 
+pub mod backend;
 pub mod backoff;
 pub mod echo;
 pub mod framing;

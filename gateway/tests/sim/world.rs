@@ -7,8 +7,8 @@ use crossbeam::channel::{Sender, unbounded};
 use kcp_core::{Conv, Cx, Kcp, KcpConfig, Millis, Store};
 use kcp_gateway::control::command::ShardCommand;
 use kcp_gateway::shard::stats::{DropReason, EndReason, SharedStats, Stat};
-use kcp_gateway::shard::{Handoff, Policy, Setup, Shard};
-use net_io::sim::{ClockStart, SimConfig, SimDriver, SimNet};
+use kcp_gateway::shard::{Handoff, Policy, Setup, Shard, Upstream};
+use net_io::sim::{ClockStart, SimConfig, SimDriver, SimNet, SimStream};
 use net_io::steer::Steering;
 use net_io::{Destination, Driver, DriverConfig, Now, SocketId, SocketOptions};
 
@@ -18,7 +18,7 @@ pub(crate) struct World {
     pub(crate) net: SimNet,
     pub(crate) shards: Vec<Shard<SimDriver>>,
     pub(crate) stats: Vec<SharedStats>,
-    pub(crate) commands: Vec<Sender<ShardCommand>>,
+    pub(crate) commands: Vec<Sender<ShardCommand<SimStream>>>,
     pub(crate) clients: Vec<Client>,
     pub(crate) ghost: Ghost,
     pub(crate) policy: Policy,
@@ -79,6 +79,7 @@ impl World {
                 commands,
                 stats,
                 handoff,
+                upstream: Upstream::Echo,
             });
             world.shards.push(shard.unwrap());
         }
@@ -104,9 +105,9 @@ impl World {
         });
     }
 
-    pub(crate) fn command(&self, command: &ShardCommand) {
+    pub(crate) fn command(&self, command: impl Fn() -> ShardCommand<SimStream>) {
         for (sender, shard) in self.commands.iter().zip(&self.shards) {
-            sender.send(command.clone()).unwrap();
+            sender.send(command()).unwrap();
             shard.driver().waker().wake();
         }
     }
