@@ -348,6 +348,8 @@ impl UringDriver {
         }
         if self.gather.native {
             let min_wait_us = u32::try_from(min_wait).unwrap_or(u32::MAX);
+            // Without a timeout of its own the kernel takes the minimum for one, and an idle shard would never sleep.
+            let timeout = timeout.or(Some(LONG));
             return self.turn(Wait::Until { want, min_wait_us, timeout });
         }
         let gather = Duration::from_micros(min_wait);
@@ -554,6 +556,8 @@ const BUFFERS_MAX: u16 = 32_768;
 const PUBLISH_EVERY: u16 = 32;
 /// How long a socket rests whose receive failed, in microseconds.
 const FAILED_PAUSE_US: u64 = 1000;
+/// Stands for no timeout at all.
+const LONG: Duration = Duration::from_secs(3600);
 /// How often, and how far apart, a ring is tried that the kernel has no memory for.
 const NOMEM_TRIES: usize = 5;
 const NOMEM_PAUSE: Duration = Duration::from_millis(50);

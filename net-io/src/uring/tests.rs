@@ -116,6 +116,25 @@ fn gathering_without_the_kernels_help() {
     assert_eq!(driver.counters().wakes, 1);
 }
 
+/// Where it does the waiting, the kernel takes the minimum for the timeout if there is none.
+#[test]
+fn gathering_without_a_deadline_sleeps_until_something_comes() {
+    let config = DriverConfig { min_wait_us: 1, want: 3, ..DriverConfig::default() };
+    let mut driver = UringDriver::new(&config).unwrap();
+    let (socket, _) = bind();
+    driver.add_socket(socket).unwrap();
+    turn(&mut driver, in_ms(0));
+    let waker = driver.waker();
+    let before = monotonic();
+    std::thread::spawn(move || {
+        clock::sleep(Duration::from_millis(50));
+        waker.wake();
+    });
+    turn(&mut driver, None);
+    assert!(monotonic().0 >= before.0 + 50_000, "it returned by itself");
+    assert_eq!(driver.counters().wakes, 1);
+}
+
 #[test]
 fn gathering_ends_with_enough() {
     for native in [true, false] {
