@@ -74,6 +74,22 @@ fn every_message_comes_back_once_and_in_order() {
     });
 }
 
+/// What is received must never take the room that its answers need, or nothing moves again.
+#[test]
+fn a_full_store_slows_players_down_and_stops_nobody() {
+    for_seeds(4, |seed| {
+        let mut world = World::with_store(&config(seed), 1, policy(), 256 << 10);
+        // Four messages of each on the way: more than store and echo hold together.
+        for _ in 0..22 {
+            world.add_client(50, 8, 1300);
+        }
+        assert!(world.run(300_000, World::all_answered), "not all answered in five minutes");
+        assert!(world.stats[0].read().get(Stat::StoreFull) > 100, "the store was never full");
+        let (turns, datagrams) = (world.stat(Stat::Turns), world.stat(Stat::RxDatagrams));
+        assert!(turns < 4 * datagrams, "{turns} turns for {datagrams} datagrams");
+    });
+}
+
 #[test]
 fn strays_are_served_by_their_owner() {
     for_seeds(8, |seed| {

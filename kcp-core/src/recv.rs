@@ -100,7 +100,9 @@ impl Receiver {
             self.promote(rcv_nxt, rcv_wnd);
             return Inserted::Duplicate;
         }
-        if index >= self.slots.capacity() && !self.grow(index + 1, store) {
+        if store.refuses_receipts()
+            || (index >= self.slots.capacity() && !self.grow(index + 1, store))
+        {
             return Inserted::StoreFull;
         }
         let Some(fragment) = store.keep(bytes, frg) else { return Inserted::StoreFull };

@@ -81,6 +81,14 @@ impl Store {
         self.bytes_max
     }
 
+    /// Whether nothing more may be received: the last eighth is for sending. What was received goes when something that
+    /// answers it is sent, so a store full of it would stay full.
+    pub(crate) const fn refuses_receipts(&mut self) -> bool {
+        let refuses = self.bytes_used() > self.bytes_max - self.bytes_max / 8;
+        self.stats.store_full += refuses as u64;
+        refuses
+    }
+
     /// Counters of all sessions that used this store.
     #[must_use]
     pub const fn stats(&self) -> &Stats {

@@ -195,7 +195,7 @@ impl<D: Driver> Shard<D> {
 
     /// When the next turn must begin even if nothing arrives.
     fn deadline(&self) -> Option<Now> {
-        if self.pace.hurries() || self.handoff.is_waiting() || !self.echo.is_empty() {
+        if self.pace.hurries() || self.handoff.is_waiting() {
             return Some(Now(0));
         }
         let now = self.driver.now();
@@ -234,7 +234,7 @@ impl<D: Driver> Shard<D> {
     fn returns(&mut self, now: Millis) {
         while let Some((id, message)) = self.echo.front() {
             if !self.sessions.send(id, message, now, &self.mailbox.policy, &mut self.stats) {
-                return; // the store is full: acknowledgements will make room
+                return; // the store is full: acknowledgements make room, and a turn
             }
             self.echo.pop();
         }

@@ -38,6 +38,16 @@ pub(crate) fn policy() -> Policy {
 
 impl World {
     pub(crate) fn new(config: &SimConfig, shards: usize, policy: Policy) -> Self {
+        Self::with_store(config, shards, policy, 16 << 20)
+    }
+
+    /// With `store_bytes_max` for the payload of each shard.
+    pub(crate) fn with_store(
+        config: &SimConfig,
+        shards: usize,
+        policy: Policy,
+        store_bytes_max: usize,
+    ) -> Self {
         let net = SimNet::new(config);
         let addr: SocketAddr = GATEWAY.parse().unwrap();
         let host = net.host(&[addr.ip()]).unwrap();
@@ -73,7 +83,7 @@ impl World {
                 sockets: vec![socket],
                 steering: vec![Some(steering)],
                 policy: Arc::clone(&policy),
-                store_bytes_max: 16 << 20,
+                store_bytes_max,
                 seed: config.seed,
                 secret: [config.seed, 1],
                 commands,
