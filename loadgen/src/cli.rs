@@ -1,6 +1,7 @@
 //! The command line: what each flag means, and how the flags become a checked [`Scenario`](crate::Scenario).
 
 mod build;
+pub mod serve;
 mod values;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::build::UsageError;
+use self::serve::ServeArgs;
 use self::values::parse_rate;
 pub use self::values::{BitRate, Chance, Cores, RampArg, Rate, StormArg, ValueError, Windows};
 use crate::check::Check;
@@ -35,6 +37,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// A bad network: forwards the datagrams of any UDP clients to a server, and loses, delays, reorders some
     Impair(ImpairArgs),
+    /// A backend to test gateways with: `tcp` or `yamux`, well-behaved or not
+    Serve(Box<ServeArgs>),
 }
 
 /// `kcp-loadgen impair`. Everything applies to both directions, each with its own dice.

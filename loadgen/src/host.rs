@@ -67,6 +67,16 @@ pub fn allow_sockets(sockets: u32, threads: u32) -> Result<(), FileLimitError> {
     Ok(())
 }
 
+/// Raises the soft limit on open files to the hard one; what it is now.
+#[must_use]
+pub fn allow_most_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where even that is refused, the old limit stands and is what is told.
+    let _ = setrlimit(Resource::Nofile, raised);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Most memory this process ever had resident, in bytes; 0 where the kernel does not tell.
 #[must_use]
 pub fn resident_max() -> u64 {

@@ -40,6 +40,7 @@ pub mod scenario;
 mod schedule;
 pub mod seed;
 mod sequence;
+pub mod serve;
 pub mod sources;
 mod storm;
 mod timeline;

@@ -12,10 +12,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use crossbeam::channel::{after, never, select, tick};
+use kcp_loadgen::cli::serve::ServeArgs;
 use kcp_loadgen::cli::{Cli, Command, DemoArgs, ImpairArgs, OutputArgs, RunArgs, UsageError};
 use kcp_loadgen::demo::demo;
 use kcp_loadgen::impair::Proxy;
-use kcp_loadgen::{Report, run_with};
+use kcp_loadgen::serve::Server;
+use kcp_loadgen::{Report, host, run_with};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 fn main() -> ExitCode {
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(&args),
         Command::Demo(args) => show(&args),
         Command::Impair(args) => disturb(&args),
+        Command::Serve(args) => serve(&args),
     };
     result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "error: {error:#}");
@@ -64,16 +67,46 @@ fn disturb(args: &ImpairArgs) -> Result<ExitCode> {
         config.seed
     )?;
     out.flush()?;
-    let end = args.duration.map_or_else(never, after);
+    wait(args.duration, || stop.load(Ordering::Relaxed) || proxy.has_failed());
+    proxy.stop()?.write_table(&mut out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(args: &ServeArgs) -> Result<ExitCode> {
+    let config = match args.serve() {
+        Ok(config) => config,
+        Err(error) => return bad_usage(&error),
+    };
+    let json = args.json.as_deref().map(create_json).transpose()?;
+    // A connection each, and as many as there may be: the limit is the host's.
+    let files = host::allow_most_files();
+    let stop = stop_on_signal()?;
+    let server = Server::start(&config)?;
+    let mut out = io::stdout().lock();
+    for listen in server.listening() {
+        writeln!(out, "listening on {listen}, seed {}, {files} open files at most", config.seed)?;
+    }
+    out.flush()?;
+    wait(args.duration, || stop.load(Ordering::Relaxed));
+    let totals = server.stop();
+    totals.write_table(&mut out)?;
+    if let Some(Output { path, file }) = json {
+        serde_json::to_writer_pretty(file, &totals)
+            .with_context(|| format!("cannot write --json {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Until `duration` is over or `done` says so.
+fn wait(duration: Option<Duration>, done: impl Fn() -> bool) {
+    let end = duration.map_or_else(never, after);
     let look = tick(LOOK_EVERY);
-    while !stop.load(Ordering::Relaxed) && !proxy.has_failed() {
+    while !done() {
         select! {
             recv(end) -> _ => break,
             recv(look) -> _ => {}
         }
     }
-    proxy.stop()?.write_table(&mut out)?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn bad_usage(error: &UsageError) -> Result<ExitCode> {
@@ -101,10 +134,13 @@ struct Output<'a> {
 
 /// Before the run: an hour's figures must not end in a directory that does not exist.
 fn open_json(output: &OutputArgs) -> Result<Option<Output<'_>>> {
-    let Some(path) = output.json.as_deref() else { return Ok(None) };
+    output.json.as_deref().map(create_json).transpose()
+}
+
+fn create_json(path: &Path) -> Result<Output<'_>> {
     let file =
         File::create(path).with_context(|| format!("cannot create --json {}", path.display()))?;
-    Ok(Some(Output { path, file }))
+    Ok(Output { path, file })
 }
 
 /// The first signal ends the run with a report, the second ends the process.

@@ -1,8 +1,8 @@
 //! The binary as a user meets it: exit codes, files, lines, signals.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
@@ -47,6 +47,7 @@ fn bad_usage_is_2_and_names_the_flag() {
         (vec!["run", "--target", "127.0.0.1"], "--target 127.0.0.1"),
         (vec!["demo", "--sessions", "0"], "--sessions"),
         (vec!["impair", "--listen", "x", "--target", "127.0.0.1:9"], "--listen x"),
+        (vec!["serve", "--behaviour", "crash"], "--after"),
         (vec!["storm"], "storm"),
     ] {
         let output = command(&arguments).output().unwrap();
@@ -108,6 +109,29 @@ fn impair_prints_where_it_listens_and_forwards_until_a_signal() {
     lines.read_to_string(&mut rest).unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(rest.contains("clients  3 seen"), "{rest}");
+}
+
+#[test]
+fn serve_prints_where_it_listens_and_what_happened() {
+    let json = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("serve.json");
+    let flags = ["serve", "--listen", "127.0.0.1:0", "--proxy", "none", "--framing", "none"];
+    let mut child = spawn(&[&flags[..], &["--json", json.to_str().unwrap()]].concat());
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    lines.read_line(&mut first).unwrap();
+    let addr = first.split([' ', ',']).nth(2).unwrap();
+    let mut client = TcpStream::connect(addr).unwrap();
+    client.write_all(b"hello").unwrap();
+    let mut back = [0; 5];
+    client.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"hello");
+    let output = interrupt(child);
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(rest.contains("sessions    1 began, 1 open"), "{rest}");
+    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    assert_eq!((&value["bytes_in"], &value["bytes_out"]), (&5.into(), &5.into()));
 }
 
 fn gateway() -> Gateway {

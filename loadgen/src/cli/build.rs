@@ -42,6 +42,14 @@ pub enum UsageError {
         /// The kernel's answer.
         source: std::io::Error,
     },
+    /// A flag does not fit another one.
+    #[error("{flag}: {rule}")]
+    Unfit {
+        /// The flag.
+        flag: &'static str,
+        /// What to write.
+        rule: String,
+    },
     /// A value is out of its limits.
     #[error(transparent)]
     Scenario(#[from] crate::scenario::ScenarioError),
@@ -219,7 +227,7 @@ impl ProgressArg {
 }
 
 /// The first address of `target`.
-fn resolve(flag: &'static str, target: &str) -> Result<SocketAddr, UsageError> {
+pub(super) fn resolve(flag: &'static str, target: &str) -> Result<SocketAddr, UsageError> {
     let error = |reason: String| UsageError::Target { flag, target: target.to_owned(), reason };
     let mut addrs = target.to_socket_addrs().map_err(|source| error(source.to_string()))?;
     addrs.next().ok_or_else(|| error("no address".to_owned()))

@@ -171,3 +171,49 @@ fn the_demo_has_ten_thousand_sessions() {
     assert_eq!(demo.sessions, 10_000);
     assert_eq!(demo.load, Load::Open { period: Duration::from_millis(500) });
 }
+
+fn serve(flags: &str) -> Result<crate::serve::Serve, String> {
+    let line = format!("kcp-loadgen serve {flags}");
+    let cli = Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())?;
+    let Command::Serve(args) = cli.command else { panic!("not serve") };
+    args.serve().map_err(|error| error.to_string())
+}
+
+#[test]
+fn flags_reach_the_backend() {
+    use crate::serve::{Behaviour, Cut, Ending, Framing, Kind, Listen, Misdeed};
+    let plain = serve("").unwrap();
+    assert_eq!((plain.kind, plain.behaviour), (Kind::Tcp, Behaviour::Echo));
+    assert_eq!(plain.listen, [Listen::Inet("127.0.0.1:7000".parse().unwrap())]);
+    assert!(plain.dialect.proxy && plain.dialect.framing == Framing::U32Be);
+    let crash = serve(
+        "--kind yamux --behaviour crash --listen [::1]:0 --listen unix:/a --framing u16le --proxy none --seed 3 \
+         --after 5 --after-time 2s --chance 0.5% --cut link --ending reset --threads 3 --socket-buffer 4096",
+    )
+    .unwrap();
+    assert_eq!((crash.kind, crash.threads, crash.seed), (Kind::Yamux, 3, 3));
+    assert_eq!(crash.listen[1], Listen::Unix("/a".into()));
+    assert_eq!((crash.dialect.proxy, crash.dialect.framing), (false, Framing::U16Le));
+    let Behaviour::Crash(it) = crash.behaviour else { panic!("{:?}", crash.behaviour) };
+    assert_eq!((it.after_messages, it.chance_ppm), (Some(5), 5_000));
+    assert_eq!((it.cut, it.ending), (Cut::Link, Ending::Reset));
+    let garbage = serve("--kind yamux --behaviour garbage --garbage link-stall").unwrap();
+    let Behaviour::Garbage(it) = garbage.behaviour else { panic!("{:?}", garbage.behaviour) };
+    assert_eq!((it.misdeed, it.after), (Misdeed::LinkStall, 1));
+}
+
+#[test]
+fn flags_that_make_no_backend_are_named() {
+    for (flags, part) in [
+        ("--listen nowhere", "--listen nowhere"),
+        ("--listen unix:", "write a path"),
+        ("--behaviour crash", "--after"),
+        ("--behaviour garbage --garbage link-noise", "--kind yamux"),
+        ("--behaviour garbage --framing none", "without framing"),
+        ("--room-size 0", "--room-size"),
+        ("--bytes-per-s 0", "--bytes-per-s"),
+    ] {
+        let error = serve(flags).unwrap_err();
+        assert!(error.contains(part), "{flags}: {error}");
+    }
+}
