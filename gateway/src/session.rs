@@ -117,6 +117,8 @@ pub struct Session {
     pub kcp: Kcp,
     /// The client's address.
     pub peer: Peer,
+    /// When it was born.
+    pub born: Millis,
     /// When the client last showed that it is there: a valid datagram, or an answer to a challenge.
     pub last_rx: Millis,
     /// When the last challenge was sent; meaningful while `asked` is not 0.
@@ -148,6 +150,7 @@ impl Session {
         Self {
             kcp: Kcp::new(key.conv),
             peer: key.peer,
+            born: now,
             last_rx: now,
             asked_at: now,
             asked: 0,

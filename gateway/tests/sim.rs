@@ -11,6 +11,7 @@ mod world;
 use kcp_core::wire::{Command, HEADER_LEN, Header};
 use kcp_core::{Conv, KcpConfig, Millis, Sn};
 use kcp_gateway::control::command::ShardCommand;
+use kcp_gateway::control::question::{Answer, Ask, Filter, Order, Question, Scan};
 use kcp_gateway::shard::Policy;
 use kcp_gateway::shard::stats::{DropReason, EndReason, Stat};
 use net_io::sim::SimConfig;
@@ -193,6 +194,48 @@ fn draining_refuses_births_and_serves_the_living() {
     assert_eq!(world.stat(Stat::Births), 6);
     world.command(|| ShardCommand::Undrain);
     assert!(world.run(60_000, World::all_answered), "and after undrain everybody is");
+}
+
+#[test]
+fn questions_about_sessions_are_answered_one_a_turn_and_disturb_nobody() {
+    let mut world = World::new(&config(1), 1, policy());
+    for _ in 0..2 {
+        world.add_client(80, 30, 64);
+    }
+    world.run(200, |_| false);
+    let (reply, mut answers) = tokio::sync::mpsc::channel(64);
+    let (mut asked, mut answered, mut turns) = (0, 0, 0);
+    let done = world.run(120_000, |world| {
+        // Always a handful before it, all behind one wake.
+        if asked == answered && !world.all_answered() {
+            for _ in 0..5 {
+                let scan = Scan {
+                    from: 0,
+                    limit: 10,
+                    filter: Filter::default(),
+                    order: Order::Rtt,
+                    after: None,
+                    before: None,
+                };
+                world.command(|| {
+                    let question = Question::Scan(scan.clone());
+                    ShardCommand::Sessions(Ask { question, reply: reply.clone() })
+                });
+            }
+            (asked, turns) = (asked + 5, world.stat(Stat::Turns));
+        }
+        let mut came = 0;
+        while let Ok(answer) = answers.try_recv() {
+            assert!(matches!(answer, Answer::Page(page) if page.visited <= 2048));
+            came += 1;
+        }
+        answered += came;
+        let passed = world.stat(Stat::Turns) - turns;
+        assert!(came as u64 <= passed, "{came} answers in {passed} turns");
+        world.all_answered() && asked == answered
+    });
+    assert!(done && answered > 20, "{answered} of {asked}");
+    assert_eq!(world.stat(Stat::MessagesOut), 2 * 80 * 30);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The operator's HTTP port: metrics, health, status, drain and reload. Plain tokio types on the control thread, inside
+//! The operator's HTTP port: metrics, health, status, sessions, drain and reload. Plain tokio types on the control thread, inside
 //! tokio-uring's runtime where the host allows a ring.
 //!
 //! Nobody is asked who they are. The default address is loopback; whoever gives another one decides who can reach it.
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -27,7 +28,9 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use super::plane::{CommandError, Plane};
+use super::question::{GlobalId, NotAnId};
 use super::reload::ReloadError;
+use super::sessions::{AskError, Census, ListQuery};
 use crate::error::StartError;
 use crate::metrics::Metrics;
 use crate::shard::stats::{DropReason, EndReason, Stat};
@@ -159,6 +162,7 @@ async fn connection(stream: TcpStream, router: Router) {
 struct Context {
     plane: Arc<Plane>,
     metrics: Metrics,
+    census: Arc<Census>,
 }
 
 fn router(plane: Arc<Plane>, metrics: Metrics) -> Router {
@@ -168,6 +172,9 @@ fn router(plane: Arc<Plane>, metrics: Metrics) -> Router {
         .route("/readyz", get(readyz))
         .route("/api/v1/status", get(status))
         .route("/api/v1/shards", get(shards))
+        .route("/api/v1/sessions", get(sessions))
+        .route("/api/v1/sessions/{id}", get(session))
+        .route("/api/v1/sessions/{id}/close", post(close_session))
         .route("/api/v1/config", get(config))
         .route("/api/v1/drain", post(drain))
         .route("/api/v1/undrain", post(undrain))
@@ -178,7 +185,7 @@ fn router(plane: Arc<Plane>, metrics: Metrics) -> Router {
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(same_origin))
-        .with_state(Context { plane, metrics })
+        .with_state(Context { plane, metrics, census: Arc::new(Census::new()) })
 }
 
 /// Refuses changes that a page of another site makes an operator's browser ask for.
@@ -248,6 +255,52 @@ async fn shards(State(Context { plane, .. }): State<Context>) -> Response {
     };
     let shards: Vec<Value> = plane.shards().iter().enumerate().map(shard).collect();
     Json(shards).into_response()
+}
+
+/// The list of sessions, a page at a time.
+async fn sessions(
+    State(Context { plane, census, .. }): State<Context>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error.body_text()),
+    };
+    let wanted = match query.understand() {
+        Ok(wanted) => wanted,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    match census.list(&plane, &wanted).await {
+        Ok(list) => Json(list).into_response(),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    }
+}
+
+async fn session(State(context): State<Context>, Path(id): Path<String>) -> Response {
+    one_session(&context, &id, false).await
+}
+
+async fn close_session(State(context): State<Context>, Path(id): Path<String>) -> Response {
+    one_session(&context, &id, true).await
+}
+
+async fn one_session(Context { plane, census, .. }: &Context, id: &str, close: bool) -> Response {
+    let outcome = match id.parse::<GlobalId>() {
+        Ok(id) => census.one(plane, id, close).await,
+        Err(error @ NotAnId) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    match outcome {
+        Ok(Some(portrait)) => {
+            if close {
+                tracing::info!(session = id, client = %portrait.address, "closed by the operator");
+            }
+            Json(portrait).into_response()
+        }
+        Ok(None) => problem(StatusCode::NOT_FOUND, "no such session, or no longer"),
+        Err(error @ (AskError::Command(_) | AskError::Silent(_))) => {
+            problem(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+        }
+    }
 }
 
 fn object(numbers: impl Iterator<Item = (&'static str, u64)>) -> Map<String, Value> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use net_io::{ConnectError, StreamSocket};
 
+use super::question::Ask;
 use crate::shard::Policy;
 use crate::shard::backend_stats::{ConnectFailure, LinkEnd};
 use crate::upstream::backend::{BackendId, Backends};
@@ -28,6 +29,8 @@ pub enum ShardCommand<S = StreamSocket> {
         /// The connection, made just now.
         stream: S,
     },
+    /// Answer a question about sessions, one a turn.
+    Sessions(Ask),
     /// Leave the loop after this turn.
     Stop,
 }

@@ -5,5 +5,7 @@ pub mod command;
 pub mod health;
 pub(crate) mod notify;
 pub mod plane;
+pub mod question;
 pub mod reload;
+pub(crate) mod sessions;
 pub mod signals;

@@ -12,5 +12,7 @@ pub(super) const TIMERS: usize = 1024;
 pub(super) const TOMBSTONES: usize = 256;
 /// Datagrams queued for sending.
 pub(super) const TRANSMITS: usize = 2048;
+/// Slots looked at to answer a question about sessions: about 100 us.
+pub(super) const SCANNED_SLOTS: u32 = 2048;
 /// Sessions whose messages are offered to the upstream again.
 pub(super) const BLOCKED: usize = 256;

@@ -6,6 +6,7 @@ use crossbeam::channel::Receiver;
 
 use super::Policy;
 use crate::control::command::ShardCommand;
+use crate::control::question::Ask;
 use crate::upstream::backend::{BackendId, Backends};
 
 /// The policy in force, shared by all shards and replaced as a whole: a shard reads it and never waits for it.
@@ -22,6 +23,10 @@ pub(super) struct Mailbox<S> {
     pub(super) policy: SharedPolicy,
     /// No new sessions.
     pub(super) draining: bool,
+    /// A question to answer in this turn.
+    pub(super) asked: Option<Ask>,
+    /// More may stand behind it.
+    more: bool,
     /// Leave the loop after this turn.
     pub(super) stopping: bool,
     /// The latest backends, until somebody takes them.
@@ -35,11 +40,14 @@ impl<S> Mailbox<S> {
     #[must_use]
     pub(super) fn new(commands: Receiver<ShardCommand<S>>, policy: SharedPolicy) -> Self {
         let (draining, stopping, backends, adopted) = (false, false, None, Vec::new());
-        Self { commands, policy, draining, stopping, backends, adopted }
+        let (asked, more) = (None, false);
+        Self { commands, policy, draining, asked, more, stopping, backends, adopted }
     }
 
-    /// Applies what came since the last turn. The queue is bounded, and so is this loop.
+    /// Applies what came since the last turn, up to the first question: what stands behind it waits for the next turn. The queue
+    /// is bounded, and so is this loop.
     pub(super) fn apply(&mut self) {
+        self.more = false;
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 ShardCommand::Drain => self.draining = true,
@@ -47,8 +55,18 @@ impl<S> Mailbox<S> {
                 ShardCommand::Reload(policy) => self.policy = policy,
                 ShardCommand::Backends(backends) => self.backends = Some(backends),
                 ShardCommand::Adopt { backend, stream } => self.adopted.push((backend, stream)),
+                ShardCommand::Sessions(ask) => {
+                    (self.asked, self.more) = (Some(ask), true);
+                    return;
+                }
                 ShardCommand::Stop => self.stopping = true,
             }
         }
+    }
+
+    /// The next turn must not wait: the wake for what stands behind a question may be spent.
+    #[must_use]
+    pub(super) const fn is_waiting(&self) -> bool {
+        self.more
     }
 }

@@ -2,6 +2,7 @@
 //! commands in.
 
 mod admission;
+mod answer;
 pub mod backend_stats;
 mod budget;
 mod challenge;
@@ -27,6 +28,7 @@ use net_io::{Driver, Now};
 
 use crate::control::command::{ShardCommand, ShardReport};
 use crate::upstream::echo::Echo;
+use answer::Answerer;
 use backend_stats::SharedBackendStats;
 use challenge::Challenger;
 use egress::Egress;
@@ -184,6 +186,7 @@ impl<D: Driver> Shard<D> {
         let began = self.driver.submit_and_wait(self.deadline())?; // last turn's sends go, this turn's batch comes
         let now = self.begin(began);
         self.mailbox.apply(); // drain, reload, stop: before traffic, never in its middle
+        self.answer(now); // what an operator asks about sessions
         let mut finished = self.ingress(now); // datagram -> owner -> session -> kcp.handle_datagram -> message -> upstream
         self.returns(now); // upstream -> kcp.send
         finished &= self.expire(now); // timer -> session ends | is asked whether it is there | is dirty
@@ -195,13 +198,27 @@ impl<D: Driver> Shard<D> {
 
     /// When the next turn must begin even if nothing arrives.
     fn deadline(&self) -> Option<Now> {
-        if self.pace.hurries() || self.handoff.is_waiting() {
+        if self.pace.hurries() || self.mailbox.is_waiting() || self.handoff.is_waiting() {
             return Some(Now(0));
         }
         let now = self.driver.now();
         let due = self.sessions.next_deadline(millis(now))?;
         let wait_ms = u64::try_from(due.since(millis(now))).unwrap_or(0);
         Some(Now((now.as_millis() + wait_ms) * 1000))
+    }
+
+    fn answer(&mut self, now: Millis) {
+        let Some(ask) = self.mailbox.asked.take() else { return };
+        let mut answerer = Answerer {
+            now,
+            index: self.index,
+            policy: &self.mailbox.policy,
+            sessions: &mut self.sessions,
+            locals: &self.locals,
+            stats: &mut self.stats,
+        };
+        // Whoever asked may have gone.
+        let _ = ask.reply.try_send(answerer.answer(&ask.question));
     }
 
     fn ingress(&mut self, now: Millis) -> bool {

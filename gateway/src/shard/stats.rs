@@ -85,6 +85,8 @@ closed_enum! {
         Restart => "restart",
         /// A message that can never be delivered.
         MessageTooLong => "message_too_long",
+        /// The operator closed it.
+        Operator => "operator",
         /// The gateway stopped.
         Stop => "stop",
     }

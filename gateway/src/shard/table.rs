@@ -97,6 +97,12 @@ impl Table {
         self.live
     }
 
+    /// Slots there are, free ones and those given back included: every live session's slot is below.
+    #[must_use]
+    pub(super) fn slots(&self) -> u32 {
+        u32::try_from(self.chunks.len() * CHUNK).unwrap_or(u32::MAX)
+    }
+
     /// The slot of the session with this key.
     #[must_use]
     pub(super) fn find(&self, key: &Key) -> Option<u32> {

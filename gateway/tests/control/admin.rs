@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kcp_gateway::config::{Auto, Config, Listener, Source};
-use kcp_gateway::shard::stats::DropReason;
+use kcp_gateway::shard::stats::{DropReason, EndReason};
 use kcp_gateway::{Gateway, Lifecycle};
 use net_io::IoChoice;
 use serde_json::json;
@@ -270,4 +270,70 @@ fn reload_applies_all_or_nothing() {
     assert_eq!(post(admin, "/api/v1/reload").status, 200);
     assert_eq!((outcomes(), sessions_max()), ((2.0, 1.0, 1.0, 1.0), json!(2)));
     Client::new(listener, 3).establish();
+}
+
+#[test]
+fn sessions_are_listed_described_and_closed() {
+    for (driver, _) in DRIVERS {
+        let (gateway, admin) = start(driver);
+        let clients: Vec<Client> =
+            (1..=20).map(|conv| Client::new(gateway.listen_addrs()[0], conv)).collect();
+        clients.iter().for_each(Client::establish);
+
+        let mut convs = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = get(admin, &format!("/api/v1/sessions?limit=7{cursor}")).json();
+            let sessions = page["sessions"].as_array().unwrap();
+            convs.extend(sessions.iter().map(|s| s["conv"].as_u64().unwrap()));
+            match page["cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        convs.sort_unstable();
+        assert_eq!(convs, (1..=20).collect::<Vec<u64>>(), "each once, over all pages and shards");
+
+        let all = get(admin, "/api/v1/sessions?sort=rtt&limit=20").json();
+        let slowest: Vec<u64> = all["sessions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|s| s["rtt"]["srtt_ms"].as_u64().unwrap())
+            .collect();
+        assert!(slowest.len() == 20 && slowest.is_sorted_by(|a, b| a >= b), "{slowest:?}");
+
+        let address = clients[4].address();
+        let found = get(admin, &format!("/api/v1/sessions?address={address}&backend=echo")).json();
+        assert_eq!(found["sessions"].as_array().unwrap().len(), 1);
+        let session = &found["sessions"][0];
+        assert_eq!((&session["conv"], &session["address"]), (&json!(5), &json!(address)));
+        assert_eq!(
+            get(admin, "/api/v1/sessions?conv=0x5").json()["sessions"][0]["id"],
+            session["id"]
+        );
+        let nobody = get(admin, "/api/v1/sessions?backend=nobody").json();
+        assert_eq!(nobody["sessions"], json!([]));
+
+        let path = format!("/api/v1/sessions/{}", session["id"].as_str().unwrap());
+        let inside = get(admin, &path).json();
+        assert_eq!(inside["counters"]["segments_received"], 1);
+        assert_eq!(inside["windows"]["receive"], 256);
+        assert_eq!(post(admin, &format!("{path}/close")).json()["conv"], 5);
+        assert_eq!(
+            (get(admin, &path).status, post(admin, &format!("{path}/close")).status),
+            (404, 404)
+        );
+        assert_eq!(gateway.stats().ends(EndReason::Operator), 1);
+        assert_eq!(gateway.status().sessions, 19);
+
+        for path in
+            ["/api/v1/sessions?sort=age", "/api/v1/sessions?colour=red", "/api/v1/sessions/x"]
+        {
+            let refused = get(admin, path);
+            assert_eq!(refused.status, 400, "{refused:?}");
+            assert!(refused.json()["error"].is_string(), "{refused:?}");
+        }
+        assert_eq!(get(admin, "/api/v1/sessions/99-0-0").status, 404);
+    }
 }

@@ -17,6 +17,11 @@ impl Client {
         Self { socket, conv }
     }
 
+    /// Where it sends from, as the gateway sees it.
+    pub(crate) fn address(&self) -> String {
+        self.socket.local_addr().unwrap().to_string()
+    }
+
     /// Sends a first message.
     pub(crate) fn knock(&self) {
         let message = b"hello";
