@@ -13,6 +13,7 @@ use std::ptr::NonNull;
 use kcp_io::sys;
 
 pub use output::Output;
+use output::Sink;
 pub use state::{Segment, State};
 
 /// One end of a conversation, run by the C library.
@@ -85,6 +86,13 @@ impl Reference {
         unsafe { sys::ikcp_flush(self.kcp.as_ptr()) }
     }
 
+    /// Flushes as [`Reference::flush`] does and gives each datagram to `sink` as it leaves, instead of collecting it.
+    pub fn flush_into(&mut self, mut sink: impl FnMut(&[u8])) {
+        self.output_mut().sink = Some(Sink::new(&mut sink));
+        self.flush();
+        self.output_mut().sink = None;
+    }
+
     /// Queues a message: bytes queued, or -2 (too long).
     pub fn send(&mut self, message: &[u8]) -> i32 {
         // SAFETY: the library copies `len` bytes out of `message`.
@@ -148,6 +156,12 @@ impl Reference {
     pub fn wndsize(&mut self, snd: i32, rcv: i32) {
         // SAFETY: writes fields of the control block only.
         unsafe { sys::ikcp_wndsize(self.kcp.as_ptr(), snd, rcv) };
+    }
+
+    /// Pokes `current`: the clock by which the next input measures and the next flush sends. Unlike an update it flushes
+    /// nothing.
+    pub fn set_current(&mut self, now: u32) {
+        self.block_mut().current = now;
     }
 
     /// Pokes `stream`: bytes instead of messages.
@@ -241,3 +255,31 @@ fn int(len: usize) -> c_int {
 }
 
 const HEADER_LEN: usize = 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sink_gets_what_would_be_collected() {
+        let sent = || {
+            let mut kcp = Reference::new(1);
+            kcp.nodelay(1, 10, 2, 1);
+            kcp.update(0);
+            assert_eq!(kcp.send(&[7; 3000]), 3000);
+            kcp.set_current(5);
+            kcp
+        };
+        let mut collecting = sent();
+        collecting.flush();
+        let collected: Vec<Vec<u8>> = collecting.output().iter().map(<[u8]>::to_vec).collect();
+        let mut given = Vec::new();
+        let mut giving = sent();
+        giving.flush_into(|datagram| given.push(datagram.to_vec()));
+        assert_eq!(given, collected);
+        assert_eq!((given.len(), giving.output().len()), (3, 0));
+        assert_eq!(giving.state().current, 5);
+        giving.update(1000);
+        assert_eq!(giving.output().len(), 3, "collected again once the call is over");
+    }
+}

@@ -1,4 +1,4 @@
-//! The datagrams a conversation sent, in one flat buffer.
+//! The datagrams a conversation sent: collected in one flat buffer, or handed on as they leave.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ops::Range;
@@ -11,6 +11,29 @@ use kcp_io::sys;
 pub struct Output {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    /// Takes the datagrams instead while a call of [`Reference::flush_into`](crate::Reference::flush_into) runs.
+    pub(crate) sink: Option<Sink>,
+}
+
+/// A closure without its type: itself, and how to call it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sink {
+    closure: *mut c_void,
+    call: unsafe fn(*mut c_void, &[u8]),
+}
+
+impl Sink {
+    /// To be called only while `closure` is alive and nobody else uses it.
+    pub(crate) fn new<F: FnMut(&[u8])>(closure: &mut F) -> Self {
+        /// # Safety
+        /// `closure` points to an `F` that nobody else uses.
+        unsafe fn call<F: FnMut(&[u8])>(closure: *mut c_void, datagram: &[u8]) {
+            // SAFETY: the caller's promise.
+            let closure = unsafe { &mut *closure.cast::<F>() };
+            closure(datagram);
+        }
+        Self { closure: std::ptr::from_mut(closure).cast(), call: call::<F> }
+    }
 }
 
 impl Output {
@@ -56,6 +79,11 @@ pub(crate) unsafe extern "C" fn collect(
     let output = unsafe { &mut *user.cast::<Output>() };
     // SAFETY: the library passes its own buffer with `len` bytes written, valid until this callback returns.
     let datagram = unsafe { slice::from_raw_parts(buf.cast::<u8>(), len) };
+    if let Some(Sink { closure, call }) = output.sink {
+        // SAFETY: `flush_into` set it, still runs, and holds the closure exclusively.
+        unsafe { call(closure, datagram) };
+        return 0;
+    }
     output.bytes.extend_from_slice(datagram);
     output.ends.push(output.bytes.len());
     0
