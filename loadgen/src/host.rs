@@ -122,6 +122,23 @@ impl ThreadTime {
     }
 }
 
+/// Processor time that the living threads of process `pid` have used, in user and kernel mode. What the kernel books at ticks
+/// only may be a tick behind.
+///
+/// # Errors
+/// There is no such process, or the kernel keeps no scheduler statistics.
+pub fn process_time(pid: u32) -> io::Result<Duration> {
+    let mut total = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end between listing and reading.
+        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        let nanoseconds = text.split(' ').next().and_then(|number| number.parse().ok());
+        let missing = || io::Error::new(io::ErrorKind::InvalidData, "schedstat has no number");
+        total += Duration::from_nanos(nanoseconds.ok_or_else(missing)?);
+    }
+    Ok(total)
+}
+
 /// Ring or epoll set, wake-up, and what start-up opens for a moment.
 const FILES_PER_THREAD: u64 = 8;
 /// Standard streams, the report, and a gateway in the same process.
@@ -153,6 +170,22 @@ mod tests {
             spent = ThreadTime::read().unwrap().since(before);
         }
         assert_ne!(value, 0);
+    }
+
+    #[test]
+    fn another_process_is_charged_for_its_work() {
+        // Ends by itself should this test fail first.
+        let count = "i=0; while [ $i -lt 5000000 ]; do i=$((i + 1)); done";
+        let mut busy = std::process::Command::new("sh").args(["-c", count]).spawn().unwrap();
+        let mut spent = Duration::ZERO;
+        while spent < Duration::from_millis(20) {
+            let now = process_time(busy.id()).unwrap();
+            assert!(now >= spent, "{now:?} after {spent:?}");
+            spent = now;
+        }
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+        assert!(process_time(busy.id()).is_err());
     }
 
     #[test]

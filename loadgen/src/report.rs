@@ -40,6 +40,8 @@ pub struct Report {
     pub kcp: KcpReport,
     /// How this process fared.
     pub generator: Generator,
+    /// Processor seconds that the target's process used in the measured time; `null` unless it was named and could be read.
+    pub target_cpu_s: Option<f64>,
     /// What was run, where, and by what.
     pub run: RunInfo,
     /// What became of each `--check`.

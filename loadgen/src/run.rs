@@ -267,6 +267,7 @@ fn assemble(
             resident_max_bytes: resident_max(),
             ..Generator::default()
         },
+        target_cpu_s: outcomes.iter().find_map(|o| o.target_cpu).map(|cpu| cpu.as_secs_f64()),
         run: run_info(scenario, probe),
         checks: Vec::new(),
         interrupted: controller.interrupted,

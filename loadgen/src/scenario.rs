@@ -142,6 +142,9 @@ pub struct Engine {
     pub socket: SocketOptions,
     /// Bytes all sessions together may hold queued or in flight (default 2 GiB).
     pub store_bytes: usize,
+    /// The target's process, when it runs on this host: what it uses of the processor in the measured time is in the report
+    /// (default none).
+    pub target_pid: Option<u32>,
 }
 
 impl Scenario {
@@ -181,6 +184,7 @@ impl Scenario {
                 driver: DriverConfig { gso: false, ..DriverConfig::default() },
                 socket: SocketOptions::default(),
                 store_bytes: 2 << 30,
+                target_pid: None,
             },
             seed: crate::seed::fresh(),
             checks: Vec::new(),

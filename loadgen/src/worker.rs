@@ -12,7 +12,7 @@ use net_io::socket::BindError;
 use net_io::{Driver, DriverKind, EpollDriver, Now, SocketOptions, UdpSocket, UringDriver, Waker};
 
 use crate::fleet::Fleet;
-use crate::host::ThreadTime;
+use crate::host::{ThreadTime, process_time};
 use crate::live::{Gauge, Order, Orders};
 use crate::meter::{Meter, Quantiles};
 use crate::plan::{Plan, Share};
@@ -73,6 +73,8 @@ pub(crate) struct Outcome {
     pub(crate) io: Counters,
     /// Over the measured time; `None` where the kernel does not tell.
     pub(crate) cpu: Option<ThreadTime>,
+    /// What the target's process used over the measured time; `None` where nobody asked, and from all workers but the first.
+    pub(crate) target_cpu: Option<Duration>,
     pub(crate) measured: Duration,
 }
 
@@ -138,7 +140,7 @@ fn run<D: Driver<Socket = UdpSocket>>(
         gauge: gauges.get(share.worker as usize),
         order: Order::Ramp,
         stage: Stage::Ramp,
-        cpu: CpuSpan::default(),
+        cpu: CpuSpan::of(plan.scenario.engine.target_pid.filter(|_| share.worker == 0)),
         next_p99: Now(0),
     };
     while worker.turn().map_err(WorkerError::Turn)? != Stage::Done {}
@@ -151,6 +153,7 @@ fn run<D: Driver<Socket = UdpSocket>>(
         sessions: share.of(plan.scenario.clients.sessions),
         io: worker.driver.counters(),
         cpu: worker.cpu.spent(),
+        target_cpu: worker.cpu.target_spent(),
         measured: Duration::from_micros(window.end.0.saturating_sub(window.start.0)),
         stats: worker.fleet.stats(),
         meter: worker.fleet.meter,
@@ -227,23 +230,42 @@ impl<D: Driver> Worker<'_, D> {
 }
 
 /// Processor time at the ends of the measured time.
-#[derive(Default)]
 struct CpuSpan {
-    start: Option<ThreadTime>,
-    end: Option<ThreadTime>,
+    target_pid: Option<u32>,
+    start: Option<Reading>,
+    end: Option<Reading>,
+}
+
+struct Reading {
+    own: Option<ThreadTime>,
+    target: Option<Duration>,
 }
 
 impl CpuSpan {
+    const fn of(target_pid: Option<u32>) -> Self {
+        Self { target_pid, start: None, end: None }
+    }
+
     fn on_stage(&mut self, stage: Stage) {
         match stage {
-            Stage::Measure => self.start = ThreadTime::read().ok(),
-            Stage::Drain | Stage::Done if self.end.is_none() => self.end = ThreadTime::read().ok(),
+            Stage::Measure => self.start = Some(self.read()),
+            Stage::Drain | Stage::Done if self.end.is_none() => self.end = Some(self.read()),
             Stage::Ramp | Stage::Warmup | Stage::Drain | Stage::Done => {}
         }
     }
 
+    fn read(&self) -> Reading {
+        let target = self.target_pid.and_then(|pid| process_time(pid).ok());
+        Reading { own: ThreadTime::read().ok(), target }
+    }
+
     fn spent(&self) -> Option<ThreadTime> {
-        Some(self.end?.since(self.start?))
+        Some(self.end.as_ref()?.own?.since(self.start.as_ref()?.own?))
+    }
+
+    /// A target that ended a thread may have less at the end.
+    fn target_spent(&self) -> Option<Duration> {
+        self.end.as_ref()?.target?.checked_sub(self.start.as_ref()?.target?)
     }
 }
 

@@ -41,6 +41,7 @@ pub(crate) fn sample() -> Report {
         },
         checks: Vec::new(),
         interrupted: false,
+        target_cpu_s: None,
     }
 }
 
