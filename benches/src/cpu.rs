@@ -1,4 +1,4 @@
-//! CPU time, as the kernel accounts it: to the nanosecond per thread, to the tick per core.
+//! CPU time as the kernel accounts it by the tick: of a core, and of a process with the threads that have ended.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -11,23 +11,6 @@ use anyhow::{Context, Result};
 #[expect(clippy::disallowed_methods, reason = "a bench is about real time")]
 pub(crate) fn now() -> Instant {
     Instant::now()
-}
-
-/// CPU time used so far by the living threads of a process, in user and kernel mode.
-///
-/// # Errors
-/// The process is gone, or the kernel keeps no scheduler statistics.
-pub(crate) fn of_process(pid: u32) -> Result<Duration> {
-    let mut total = 0;
-    let tasks = format!("/proc/{pid}/task");
-    for task in fs::read_dir(&tasks).with_context(|| format!("cannot list {tasks}"))? {
-        let path = task?.path().join("schedstat");
-        // A thread may end between listing and reading.
-        let Ok(text) = fs::read_to_string(&path) else { continue };
-        let nanoseconds = text.split(' ').next().unwrap_or_default();
-        total += nanoseconds.parse::<u64>().with_context(|| format!("cannot parse {path:?}"))?;
-    }
-    Ok(Duration::from_nanos(total))
 }
 
 /// CPU time used by a process since it began, by threads that have ended too; to the tick of 10 ms.
@@ -80,17 +63,6 @@ const TICKS_PER_SECOND: u64 = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn work_shows_as_cpu_time() {
-        let before = of_process(std::process::id()).unwrap();
-        let end = now() + Duration::from_millis(20);
-        while now() < end {
-            std::hint::spin_loop();
-        }
-        assert!(of_process(std::process::id()).unwrap() > before);
-        assert!(of_process(u32::MAX).is_err());
-    }
 
     #[test]
     fn a_process_is_charged_whatever_its_name() {

@@ -3,13 +3,24 @@
 
 mod case;
 mod compare;
+mod contender;
+mod cores;
 mod cpu;
+mod ikcp;
+mod loopback;
+mod machine;
 mod micro;
-mod peers;
+mod outsider;
+mod pairs;
+mod picture;
 mod raw;
 mod scoreboard;
 mod server;
+mod structures;
+mod table;
+mod trips;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -23,25 +34,26 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The gateway beside raw UDP echo, each on a core of its own, in interleaved rounds.
+    /// The gateway beside other servers and beside the limit, on a core of their own, in interleaved rounds.
     Compare(compare::Plan),
-    /// The protocol alone, in time and in instructions, beside the C library.
+    /// The parts alone: the protocol, in time and in instructions, beside other implementations; timers, table, drivers.
     Micro {
         /// One iteration: shows that it runs, measures nothing.
         #[arg(long)]
         smoke: bool,
     },
-    /// Runs round trips and says nothing: what `micro` counts the instructions of.
+    /// Runs round trips and prints the time of one: what `micro` counts the instructions of.
     #[command(hide = true)]
-    Trips { implementation: micro::Implementation, size: usize, count: u32 },
+    Trips { implementation: cores::Implementation, size: usize, trips: u32, batches: u32 },
     /// A server of `compare` in a process of its own.
     #[command(hide = true)]
-    Serve {
-        server: server::Server,
-        #[arg(long)]
-        io: server::Io,
-        #[arg(long)]
+    Serve { server: contender::Server, io: contender::Io, core: usize },
+    /// Turns into another program on a core of its own.
+    #[command(hide = true)]
+    Become {
         core: usize,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<PathBuf>,
     },
 }
 
@@ -51,11 +63,11 @@ fn main() -> ExitCode {
         Command::Micro { smoke } => {
             micro::run(if smoke { micro::Effort::SMOKE } else { micro::Effort::FULL })
         }
-        Command::Trips { implementation, size, count } => {
-            micro::trips(implementation, size, count);
-            Ok(())
+        Command::Trips { implementation, size, trips, batches } => {
+            cores::print_trips(implementation, size, trips, batches)
         }
         Command::Serve { server, io, core } => server::serve(server, io, core),
+        Command::Become { core, words } => server::turn_into(core, &words),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

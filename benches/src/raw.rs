@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use net_io::{Destination, Driver, UdpSocket};
 
+use crate::server::SOCKET;
+
 /// Echoes every datagram until the driver fails.
 ///
 /// # Errors
@@ -34,7 +36,7 @@ pub(crate) fn echo<D: Driver<Socket = UdpSocket>>(
 /// No loopback UDP.
 pub(crate) fn bind() -> anyhow::Result<(UdpSocket, SocketAddr)> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let socket = UdpSocket::bind(any, &net_io::SocketOptions::default())?;
+    let socket = UdpSocket::bind(any, &SOCKET)?;
     let addr = socket.local_addr()?;
     Ok((socket, addr))
 }

@@ -1,65 +1,28 @@
-//! The servers that are compared. Each runs in a process of its own on a core of its own: this program, started
-//! again with `serve`, which prints the address it listens on and leaves when its standard input closes.
+//! A contender as a process of its own on a core of its own.
+//!
+//! Ours are this program, started again with `serve`. The others are programs of their own, started by this one with
+//! `become`, so that they are pinned before they run; their socket is their standard input, bound and sized by us as our
+//! own are. All print the address they listen on when they are ready, and the kernel ends them when this program ends.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
+use anyhow::{Context, Result, bail, ensure};
 use kcp_gateway::config::{Auto, Listener};
 use kcp_gateway::{Config, Gateway};
-use net_io::{DriverConfig, EpollDriver, IoChoice, UringDriver};
+use kcp_loadgen::host::process_time;
+use net_io::{DriverConfig, EpollDriver, SocketOptions, UringDriver};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use crate::cpu;
+use crate::contender::{Contender, Io, Server};
+use crate::ikcp;
+use crate::outsider::Outsiders;
 use crate::raw;
-
-/// Who answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Server {
-    /// The gateway with one shard and its `echo` upstream.
-    Gateway,
-    /// Plain datagrams, echoed: no protocol.
-    RawUdp,
-}
-
-/// Through which driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Io {
-    /// io_uring.
-    Uring,
-    /// epoll.
-    Epoll,
-}
-
-impl Server {
-    /// The name in tables and results.
-    pub(crate) const fn label(self) -> &'static str {
-        match self {
-            Self::Gateway => "gateway",
-            Self::RawUdp => "raw-udp",
-        }
-    }
-}
-
-impl Io {
-    /// The name in tables and results.
-    pub(crate) const fn label(self) -> &'static str {
-        match self {
-            Self::Uring => "uring",
-            Self::Epoll => "epoll",
-        }
-    }
-
-    /// The same for the libraries, without falling back.
-    pub(crate) const fn choice(self) -> IoChoice {
-        match self {
-            Self::Uring => IoChoice::Uring,
-            Self::Epoll => IoChoice::Epoll,
-        }
-    }
-}
 
 /// A server process. Dropping it ends the process.
 #[derive(Debug)]
@@ -74,23 +37,37 @@ impl Running {
     ///
     /// # Errors
     /// It did not come to listen; its own message went to standard error.
-    pub(crate) fn start(server: Server, io: Io, core: usize) -> Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program")?;
-        let mut child = Command::new(program)
-            .args(["serve", server.label(), "--io", io.label(), "--core", &core.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start a server process")?;
+    pub(crate) fn start(contender: Contender, outsiders: &Outsiders, core: usize) -> Result<Self> {
+        let mut command =
+            Command::new(std::env::current_exe().context("cannot find this program")?);
+        match (contender.io, outsiders.program(contender.server)) {
+            (Some(io), _) => {
+                let server = contender.server.label();
+                command.args(["serve", server, io.label(), &core.to_string()]);
+                command.stdin(Stdio::null());
+            }
+            (None, Some(program)) => {
+                command.args(["become", &core.to_string()]).args(program.words());
+                command.stdin(OwnedFd::from(UdpSocket::from(raw::bind()?.0)));
+            }
+            (None, None) => bail!("{} was not built", contender.server.label()),
+        }
+        let mut child =
+            command.stdout(Stdio::piped()).spawn().context("cannot start a server process")?;
         let mut line = String::new();
         let stdout = child.stdout.take().context("the server has no standard output")?;
         BufReader::new(stdout).read_line(&mut line)?;
         let Some(Ok(addr)) = line.trim().strip_prefix(LISTENING).map(str::parse) else {
             child.kill()?;
             child.wait()?;
-            bail!("{} on {} did not start", server.label(), io.label());
+            bail!("{} did not start", contender.server.label());
         };
         Ok(Self { child, addr })
+    }
+
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// CPU time it has used.
@@ -98,7 +75,7 @@ impl Running {
     /// # Errors
     /// It is gone.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        cpu::of_process(self.child.id())
+        process_time(self.child.id()).context("the server is gone")
     }
 }
 
@@ -110,37 +87,54 @@ impl Drop for Running {
     }
 }
 
-/// The other side of [`Running::start`]: serves until standard input closes.
+/// The other side of [`Running::start`] for servers that are part of this program.
 ///
 /// # Errors
 /// The server could not start or broke.
 pub(crate) fn serve(server: Server, io: Io, core: usize) -> Result<()> {
-    // Threads inherit this, the shard's and the control plane's alike.
+    settle(core)?;
+    let config = DriverConfig::default();
+    match (server, io) {
+        (Server::Gateway, _) => gateway(io),
+        (Server::RawUdp, Io::Uring) => {
+            let (driver, (socket, addr)) = (UringDriver::new(&config)?, raw::bind()?);
+            announce(addr)?;
+            Ok(raw::echo(driver, socket)?)
+        }
+        (Server::RawUdp, Io::Epoll) => {
+            let (driver, (socket, addr)) = (EpollDriver::new(&config)?, raw::bind()?);
+            announce(addr)?;
+            Ok(raw::echo(driver, socket)?)
+        }
+        (Server::CIkcp, Io::Epoll) => {
+            let (driver, (socket, addr)) = (EpollDriver::new(&config)?, raw::bind()?);
+            announce(addr)?;
+            Ok(ikcp::echo(driver, socket)?)
+        }
+        (Server::CIkcp | Server::TokioKcp | Server::KcpTokio | Server::KcpGo, _) => {
+            bail!("{} does not run on {}", server.label(), io.label())
+        }
+    }
+}
+
+/// The other side of [`Running::start`] for programs of their own: this process turns into that one.
+///
+/// # Errors
+/// It cannot be run.
+pub(crate) fn turn_into(core: usize, words: &[PathBuf]) -> Result<()> {
+    settle(core)?;
+    let (program, arguments) = words.split_first().context("no program")?;
+    let error = Command::new(program).args(arguments).exec();
+    Err(error).with_context(|| format!("cannot run {}", program.display()))
+}
+
+/// Pins this process, and ends it when its parent ends. What it starts or turns into inherits both.
+fn settle(core: usize) -> Result<()> {
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    ensure!(getppid() == parent, "the parent is gone");
     if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
         bail!("cannot pin to core {core}: allowed are {:?}", core_affinity::get_core_ids());
-    }
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read(&mut [0]);
-        std::process::exit(0);
-    });
-    match server {
-        Server::RawUdp => {
-            let (socket, addr) = raw::bind()?;
-            let config = DriverConfig::default();
-            match io {
-                Io::Uring => {
-                    let driver = UringDriver::new(&config)?;
-                    announce(addr)?;
-                    raw::echo(driver, socket)?;
-                }
-                Io::Epoll => {
-                    let driver = EpollDriver::new(&config)?;
-                    announce(addr)?;
-                    raw::echo(driver, socket)?;
-                }
-            }
-        }
-        Server::Gateway => gateway(io)?,
     }
     Ok(())
 }
@@ -151,6 +145,8 @@ fn gateway(io: Io) -> Result<()> {
     let mut config = Config { listeners: vec![Listener::new(any)], ..Config::default() };
     config.shards.count = Auto::Exactly(1);
     config.io.driver = io.choice();
+    config.io.recv_buffer_bytes = u32::try_from(SOCKET.recv_buffer)?;
+    config.io.send_buffer_bytes = u32::try_from(SOCKET.send_buffer)?;
     config.admin.listen = None;
     let gateway = Gateway::start(config)?;
     announce(*gateway.listen_addrs().first().context("the gateway has no listener")?)?;
@@ -164,5 +160,10 @@ fn announce(addr: SocketAddr) -> Result<()> {
     writeln!(out, "{LISTENING}{addr}")?;
     Ok(out.flush()?)
 }
+
+/// The socket of every server. Room for all that any case has on the way at once, 8,000 datagrams of 1 KiB, which the
+/// kernel counts as 2,304 bytes each: who has less loses datagrams, and the raw echo's row with them.
+pub(crate) const SOCKET: SocketOptions =
+    SocketOptions { recv_buffer: 16 << 20, send_buffer: 4 << 20 };
 
 const LISTENING: &str = "listening ";

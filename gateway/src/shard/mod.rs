@@ -14,7 +14,7 @@ mod mailbox;
 mod pace;
 mod sessions;
 pub mod stats;
-mod table;
+pub mod table;
 mod tombstone;
 mod trim;
 

@@ -17,7 +17,7 @@ use crate::session::{Key, Session, SessionId};
 
 /// Sessions by slot and by key.
 #[derive(Debug)]
-pub(super) struct Table {
+pub struct Table {
     chunks: Vec<Chunk>,
     /// A bit for each chunk that has a free slot, those given back included.
     room: Vec<u64>,
@@ -78,7 +78,7 @@ const _: () = {
 impl Table {
     /// An empty table meant for up to `sessions_max` sessions; `seed` keys the hash against crafted collisions.
     #[must_use]
-    pub(super) fn new(sessions_max: u32, seed: u64) -> Self {
+    pub fn new(sessions_max: u32, seed: u64) -> Self {
         let parts = (sessions_max / PART).next_power_of_two() as usize;
         Self {
             chunks: Vec::new(),
@@ -105,7 +105,7 @@ impl Table {
 
     /// The slot of the session with this key.
     #[must_use]
-    pub(super) fn find(&self, key: &Key) -> Option<u32> {
+    pub fn find(&self, key: &Key) -> Option<u32> {
         let hash = self.hash(key);
         self.index[self.part(hash)]
             .find(hash, |&index| self.get(index).is_some_and(|s| s.key() == *key))
@@ -137,7 +137,7 @@ impl Table {
     }
 
     /// Puts a session in; its key must not be there yet.
-    pub(super) fn insert(&mut self, mut session: Session) -> u32 {
+    pub fn insert(&mut self, mut session: Session) -> u32 {
         debug_assert!(self.find(&session.key()).is_none(), "one session per key");
         let hash = self.hash(&session.key());
         session.generation = self.generation;

@@ -2,11 +2,7 @@
 
 use kcp_core::{Conv, Cx, Kcp, KcpConfig, Millis, Store};
 
-/// Two ends of one conversation.
-pub(crate) trait Pair {
-    /// Sends `message` from one end to the other and back, acknowledgements included; returns what came back.
-    fn round_trip(&mut self, message: &[u8]) -> &[u8];
-}
+use crate::trips::Pair;
 
 /// `kcp-core`: each end with a store of its own, as on a shard and on a client.
 #[derive(Debug)]
