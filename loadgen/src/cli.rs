@@ -153,6 +153,9 @@ pub struct LoadArgs {
     /// Bytes per message, 1 and more; from 24 bytes on each message carries session, sequence, time and checksum
     #[arg(long, default_value_t = 64)]
     pub size: usize,
+    /// What the target's upstream does with messages, and so what is verified
+    #[arg(long, default_value = "echo")]
+    pub upstream: UpstreamArg,
     /// How long to measure
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
@@ -287,6 +290,17 @@ pub enum IoArg {
     Uring,
     /// epoll
     Epoll,
+}
+
+/// `--upstream`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum UpstreamArg {
+    /// Each message comes back as it is
+    Echo,
+    /// The bytes come back in order, cut anywhere (framing none): the byte stream is verified
+    Stream,
+    /// Each message comes back to its sender, and so do others': one's own are verified, others' for damage alone
+    Rooms,
 }
 
 /// `--profile`.

@@ -58,6 +58,8 @@ pub(crate) struct Desk<'a> {
     pub(crate) header: bool,
     /// Whether the session at hand is a bystander.
     pub(crate) bystander: bool,
+    /// Whether others' messages come as well.
+    pub(crate) rooms: bool,
 }
 
 impl Desk<'_> {
@@ -117,7 +119,12 @@ impl Flow {
             let ahead = stamp.sequence.wrapping_sub(self.sent).cast_signed();
             stamp.session == session && ahead < 0
         };
-        let Some(stamp) = desk.codec.read(message).ok().filter(ours) else {
+        let read = desk.codec.read(message).ok();
+        if desk.rooms && read.is_some_and(|stamp| stamp.session != session) {
+            counts.heard += 1;
+            return;
+        }
+        let Some(stamp) = read.filter(ours) else {
             counts.corrupted += 1;
             return;
         };
@@ -163,19 +170,22 @@ mod tests {
         ledger: Ledger,
         flow: Flow,
         len: usize,
+        rooms: bool,
     }
 
     impl Rig {
         fn new(len: usize) -> Self {
             let (meter, ledger) = (Meter::new(), Ledger::default());
-            Self { codec: Codec::new(9, 64), meter, ledger, flow: Flow::default(), len }
+            let flow = Flow::default();
+            Self { codec: Codec::new(9, 64), meter, ledger, flow, len, rooms: false }
         }
 
         fn with<T>(&mut self, act: impl FnOnce(&mut Flow, &mut Desk<'_>) -> T) -> T {
-            let Self { codec, meter, ledger, flow, len } = self;
+            let Self { codec, meter, ledger, flow, len, rooms } = self;
             let header = Codec::has_header(*len);
             let (now, bystander) = (Now(100), false);
-            act(flow, &mut Desk { codec, meter, ledger, now, header, bystander })
+            let rooms = *rooms;
+            act(flow, &mut Desk { codec, meter, ledger, now, header, bystander, rooms })
         }
 
         fn send(&mut self) -> Vec<u8> {
@@ -224,6 +234,21 @@ mod tests {
         rig.send();
         rig.with(|flow, desk| flow.on_echo(&message, 4, 64, desk));
         assert_eq!(rig.meter.counts.corrupted, 2, "session 3's message at session 4");
+    }
+
+    #[test]
+    fn in_a_room_others_are_heard_and_damage_is_still_seen() {
+        let mut rig = Rig::new(64);
+        rig.rooms = true;
+        let mine = rig.send();
+        let mut damaged = mine.clone();
+        damaged[50] ^= 1;
+        rig.with(|flow, desk| flow.on_echo(&mine, 4, 64, desk));
+        for message in [&damaged, &mine, &mine] {
+            rig.echo(message);
+        }
+        let Counts { heard, received, corrupted, duplicated, .. } = rig.meter.counts;
+        assert_eq!((heard, received, corrupted, duplicated), (1, 1, 1, 1));
     }
 
     #[test]

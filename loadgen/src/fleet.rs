@@ -11,7 +11,8 @@ use crate::ledger::Ledger;
 use crate::meter::Meter;
 use crate::payload::{Codec, Stamp};
 use crate::plan::{Plan, Share};
-use crate::scenario::{Protocol, Scenario};
+use crate::recut::Recut;
+use crate::scenario::{Protocol, Scenario, Upstream};
 use crate::schedule::{Ramp, Slot};
 use crate::storm::Part;
 use crate::timeline::{Due, Stage, Timeline, at_millis, millis};
@@ -50,6 +51,15 @@ struct KcpSpeech {
     config: KcpConfig,
     store: Store,
     wheel: Wheel,
+    /// Where the upstream keeps no boundaries.
+    recut: Option<Recut>,
+}
+
+impl KcpSpeech {
+    /// Bytes of a session's first message: one segment, so that its acknowledgement establishes the session.
+    fn first_len(&self, size: usize) -> usize {
+        size.min(self.config.mtu as usize - wire::HEADER_LEN)
+    }
 }
 
 #[derive(Debug)]
@@ -75,7 +85,11 @@ impl Fleet {
                 let bytes = scenario.engine.store_bytes / scenario.engine.threads as usize;
                 let (store, wheel) = (Store::new(bytes), Wheel::new(millis(now)));
                 let longest = 128 * config.mtu as usize;
-                let speech = KcpSpeech { config: config.clone(), store, wheel };
+                let size = scenario.traffic.size;
+                let mut speech = KcpSpeech { config: config.clone(), store, wheel, recut: None };
+                if scenario.traffic.upstream == Upstream::Stream {
+                    speech.recut = Some(Recut::new(speech.first_len(size), size));
+                }
                 (Speech::Kcp(Box::new(speech)), vec![0; longest])
             }
             Protocol::Raw { datagram } => {
@@ -179,7 +193,8 @@ impl Fleet {
         let header = self.speech.has_header(size);
         let (codec, meter, ledger) = (&self.plan.codec, &mut self.meter, &mut self.ledger);
         let bystander = local < self.bystanders;
-        let mut desk = Desk { codec, meter, ledger, now, header, bystander };
+        let rooms = self.plan.scenario.traffic.upstream == Upstream::Rooms;
+        let mut desk = Desk { codec, meter, ledger, now, header, bystander, rooms };
         match &mut self.speech {
             Speech::Raw(_) => {
                 let message = datagram.get(CONV_LEN..).unwrap_or(&[]);
@@ -189,18 +204,23 @@ impl Fleet {
                 }
             }
             Speech::Kcp(speech) => {
-                let KcpSpeech { config, store, .. } = &mut **speech;
+                let KcpSpeech { config, store, recut, .. } = &mut **speech;
                 let mut cx = Cx { config, store };
+                let mut take = |message: &[u8]| match recut {
+                    None => flow.on_echo(message, number, size, &mut desk),
+                    Some(recut) => recut.feed(local, message, |message| {
+                        flow.on_echo(message, number, size, &mut desk);
+                    }),
+                };
                 let taken = kcp.handle_datagram(&mut cx, millis(now), datagram, |message| {
-                    flow.on_echo(message, number, size, &mut desk);
+                    take(message);
                     true
                 });
+                while let Ok(len) = kcp.recv(&mut cx, &mut self.scratch) {
+                    take(self.scratch.get(..len).unwrap_or(&[]));
+                }
                 if taken.is_err() {
                     desk.meter.counts.refused_datagrams += 1;
-                }
-                while let Ok(len) = kcp.recv(&mut cx, &mut self.scratch) {
-                    let message = self.scratch.get(..len).unwrap_or(&[]);
-                    flow.on_echo(message, number, size, &mut desk);
                 }
                 if flow.state == State::Opening && kcp.wait_snd() == 0 {
                     self.establish(now, local);
@@ -264,7 +284,7 @@ impl Fleet {
     fn flush<D: Driver>(&mut self, now: Now, local: u32, driver: &mut D) {
         let to = self.destination(local);
         let Speech::Kcp(speech) = &mut self.speech else { return };
-        let KcpSpeech { config, store, wheel } = &mut **speech;
+        let KcpSpeech { config, store, wheel, .. } = &mut **speech;
         let Some(Session { kcp, flow }) = self.sessions.get_mut(local as usize) else { return };
         let mut cx = Cx { config, store };
         let ms = millis(now);
@@ -326,8 +346,7 @@ impl Fleet {
         let len = match &mut self.speech {
             Speech::Kcp(speech) => {
                 speech.wheel.grow(self.sessions.len());
-                // One segment, so that its acknowledgement establishes the session.
-                size.min(speech.config.mtu as usize - wire::HEADER_LEN)
+                speech.first_len(size)
             }
             Speech::Raw(_) => size,
         };
@@ -398,7 +417,8 @@ impl Fleet {
         let header = self.speech.has_header(self.plan.scenario.traffic.size);
         let (codec, meter, ledger) = (&self.plan.codec, &mut self.meter, &mut self.ledger);
         let bystander = local < self.bystanders;
-        let mut desk = Desk { codec, meter, ledger, now, header, bystander };
+        let rooms = self.plan.scenario.traffic.upstream == Upstream::Rooms;
+        let mut desk = Desk { codec, meter, ledger, now, header, bystander, rooms };
         match &mut self.speech {
             Speech::Raw(raw) => {
                 flow.on_sent(&stamp, &mut desk);

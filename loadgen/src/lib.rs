@@ -34,6 +34,7 @@ pub mod meter;
 pub mod payload;
 mod plan;
 pub mod progress;
+mod recut;
 pub mod report;
 mod run;
 pub mod scenario;

@@ -13,6 +13,8 @@ pub struct Counts {
     pub sent: u64,
     /// Of those, echoed intact, each counted once.
     pub received: u64,
+    /// With rooms: others' messages that came, intact.
+    pub heard: u64,
     /// Echoes that came again.
     pub duplicated: u64,
     /// Echoes that came after a later one.
@@ -49,6 +51,7 @@ impl Counts {
         self.established += other.established;
         self.sent += other.sent;
         self.received += other.received;
+        self.heard += other.heard;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
         self.corrupted += other.corrupted;

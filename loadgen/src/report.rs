@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::check::Verdict;
 use crate::host::Host;
 use crate::meter::{Counts, Quantiles};
+use crate::scenario::Upstream;
 
 /// Everything a run found. Serialised, it is the JSON report.
 #[derive(Clone, Debug, Serialize)]
@@ -156,6 +157,8 @@ pub struct RunInfo {
     pub target: String,
     /// `kcp` or `raw`.
     pub protocol: &'static str,
+    /// What was expected to come back.
+    pub upstream: Upstream,
     /// Bytes per message.
     pub size: usize,
     /// Sockets used.
@@ -246,8 +249,15 @@ impl Report {
         writeln!(out)?;
         writeln!(
             out,
-            "target      {} ({}, {} bytes per message)",
-            self.run.target, self.run.protocol, self.run.size
+            "target      {} ({}, {} bytes per message{})",
+            self.run.target,
+            self.run.protocol,
+            self.run.size,
+            match self.run.upstream {
+                Upstream::Echo => "",
+                Upstream::Stream => ", back as a byte stream",
+                Upstream::Rooms => ", to rooms",
+            }
         )?;
         writeln!(
             out,
@@ -347,9 +357,22 @@ impl Report {
             writeln!(out, "FAILED      {failure}")?;
         }
         if failures.is_empty() {
-            writeln!(out, "ok          every message came back once, in order and intact")?;
+            writeln!(out, "ok          {}", self.what_is_sound())?;
         }
         Ok(())
+    }
+
+    /// What was verified, and what could not be.
+    fn what_is_sound(&self) -> String {
+        match self.run.upstream {
+            Upstream::Stream => "every byte came back once, in order and intact (messages are not told apart on the way)".into(),
+            Upstream::Rooms => format!(
+                "every message came back to its sender once, in order and intact, and so did {} of others (whether each member \
+                 heard each is not verified)",
+                self.counts.heard
+            ),
+            Upstream::Echo => "every message came back once, in order and intact".into(),
+        }
     }
 }
 

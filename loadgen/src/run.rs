@@ -316,6 +316,7 @@ fn run_info(scenario: &Scenario, probe: &Probe) -> RunInfo {
         command: std::env::args().collect::<Vec<_>>().join(" "),
         seed: scenario.seed,
         target: scenario.target.to_string(),
+        upstream: scenario.traffic.upstream,
         protocol: match scenario.protocol {
             Protocol::Kcp(_) => "kcp",
             Protocol::Raw { .. } => "raw",

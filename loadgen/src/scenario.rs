@@ -62,9 +62,23 @@ pub struct Traffic {
     pub bystanders: Option<Load>,
     /// Bytes of each message (default 64).
     pub size: usize,
+    /// What the target's upstream does with them (default echo).
+    pub upstream: Upstream,
     /// Open loop: segments a session may have queued or in flight before further messages are not sent but counted as
     /// throttled (default 1024). Bounds this process's memory when the target is too slow.
     pub backlog_max: usize,
+}
+
+/// What the target's upstream does with messages, and so what can be verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Upstream {
+    /// Each comes back as it is.
+    Echo,
+    /// Their bytes come back in order, but cut anywhere: framing `none`.
+    Stream,
+    /// Each comes back as it is, and so do others' of the same run.
+    Rooms,
 }
 
 /// Clients that vanish at once, and others that come.
@@ -165,6 +179,7 @@ impl Scenario {
                 load: Load::Closed { outstanding: 1 },
                 bystanders: None,
                 size: 64,
+                upstream: Upstream::Echo,
                 backlog_max: BACKLOG_DEFAULT,
             },
             phases: Phases {
@@ -234,6 +249,17 @@ impl Scenario {
                 "0".into(),
                 "at least 1 (idle sessions: --rate 0)".into(),
             );
+        }
+        let Traffic { upstream, size, .. } = self.traffic;
+        if upstream == Upstream::Rooms && !payload::Codec::has_header(size) {
+            let rule = format!(
+                "with --size {} and more: a smaller message does not say whose it is",
+                payload::HEADER_LEN
+            );
+            return reject("--upstream", "rooms".into(), rule);
+        }
+        if upstream != Upstream::Echo && matches!(self.protocol, Protocol::Raw { .. }) {
+            return reject("--upstream", "stream or rooms".into(), "without --raw".into());
         }
         if matches!(self.traffic.load, Load::Open { period } if period.is_zero()) {
             return reject("--rate", "above 10^9".into(), "at most 10^9 per session".into());
@@ -396,7 +422,7 @@ mod tests {
             let error = scenario.validate().unwrap_err().to_string();
             assert!(error.starts_with(expected), "{expected}: {error}");
         }
-        let cases: [(&str, Break); 13] = [
+        let cases: [(&str, Break); 15] = [
             ("--bystanders 1001", |s| s.clients.bystanders = 1001),
             ("--sessions 0", |s| s.clients.sessions = 0),
             ("--threads 65", |s| s.engine.threads = 65),
@@ -406,6 +432,13 @@ mod tests {
             ("--pin 70000", |s| s.engine.pin = vec![70_000]),
             ("--outstanding 0", |s| s.traffic.load = Load::Closed { outstanding: 0 }),
             ("--rate", |s| s.traffic.load = Load::Open { period: Duration::ZERO }),
+            ("--upstream rooms", |s| {
+                (s.traffic.upstream, s.traffic.size) = (Upstream::Rooms, 23);
+            }),
+            ("--upstream stream or rooms", |s| {
+                s.traffic.upstream = Upstream::Stream;
+                s.protocol = Protocol::Raw { datagram: 64 };
+            }),
             ("--raw 27", |s| s.protocol = Protocol::Raw { datagram: 27 }),
             ("--size 0", |s| s.traffic.size = 0),
             ("--size 174753", |s| s.traffic.size = 127 * 1376 + 1),

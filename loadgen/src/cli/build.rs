@@ -10,13 +10,13 @@ use netem::LinkConfig;
 use super::values::{StormArg, Windows};
 use super::{
     DemoArgs, EngineArgs, FlushArg, ImpairArgs, IoArg, KcpArgs, LoadArgs, ProfileArg, ProgressArg,
-    RunArgs,
+    RunArgs, UpstreamArg,
 };
 use crate::convs::ConvChoice;
 use crate::demo::Demo;
 use crate::impair::Impair;
 use crate::progress::ProgressMode;
-use crate::scenario::{Load, Protocol, Scenario, Storm, profile_game, profile_reference};
+use crate::scenario::{Load, Protocol, Scenario, Storm, Upstream, profile_game, profile_reference};
 use crate::sources::Sources;
 
 /// Why the flags make no scenario.
@@ -133,6 +133,11 @@ impl LoadArgs {
             (None, outstanding) => Load::Closed { outstanding: outstanding.unwrap_or(1) },
         };
         scenario.traffic.size = self.size;
+        scenario.traffic.upstream = match self.upstream {
+            UpstreamArg::Echo => Upstream::Echo,
+            UpstreamArg::Stream => Upstream::Stream,
+            UpstreamArg::Rooms => Upstream::Rooms,
+        };
         let phases = &mut scenario.phases;
         phases.ramp = self.ramp.within(self.sessions);
         phases.establish = self.establish_timeout;

@@ -33,6 +33,7 @@ pub(crate) fn sample() -> Report {
             seed: 42,
             target: "127.0.0.1:4000".to_owned(),
             protocol: "kcp",
+            upstream: Upstream::Echo,
             size: 64,
             sockets: 10,
             driver: "epoll",
@@ -135,4 +136,21 @@ fn the_table_says_what_matters() {
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
+}
+
+#[test]
+fn what_cannot_be_verified_is_said() {
+    let verdict = |upstream| {
+        let mut report = sound();
+        report.run.upstream = upstream;
+        report.counts.heard = 17;
+        let mut out = Vec::new();
+        report.write_table(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    assert!(verdict(Upstream::Echo).contains("ok          every message came back once"));
+    let stream = verdict(Upstream::Stream);
+    assert!(stream.contains("every byte came back once") && stream.contains("not told apart"));
+    let rooms = verdict(Upstream::Rooms);
+    assert!(rooms.contains("17 of others") && rooms.contains("is not verified"), "{rooms}");
 }
