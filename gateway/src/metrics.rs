@@ -58,6 +58,10 @@ const fn gauge(name: &'static str, help: &'static str) -> Def {
     Def { name, kind: MetricType::GAUGE, help, label: None }
 }
 
+const fn distribution(name: &'static str, help: &'static str) -> Def {
+    Def { name, kind: MetricType::HISTOGRAM, help, label: None }
+}
+
 impl Def {
     const fn with(self, name: &'static str, value: &'static str) -> Self {
         Self { label: Some((name, value)), ..self }
@@ -136,6 +140,9 @@ fn of_stat(stat: Stat) -> Def {
             "kcp_gateway_challenges_sent_total",
             "Silent or doubtful clients asked whether they are there.",
         ),
+        Stat::ClientsStalled => {
+            gauge("kcp_gateway_clients_stalled", "Clients that announce no room to receive.")
+        }
         Stat::SegmentsSent => counter(
             "kcp_gateway_segments_sent_total",
             "Data segments sent to clients for the first time.",
@@ -203,18 +210,30 @@ fn of_stat(stat: Stat) -> Def {
 /// How a shard's distribution is exported.
 fn of_histogram(histogram: Histogram) -> Def {
     match histogram {
-        Histogram::ChallengeRtt => Def {
-            name: "kcp_gateway_challenge_rtt_seconds",
-            kind: MetricType::HISTOGRAM,
-            help: "Time from a challenge to the client's answer, its own delay included.",
-            label: None,
-        },
-        Histogram::BusyTurn => Def {
-            name: "kcp_gateway_busy_turn_seconds",
-            kind: MetricType::HISTOGRAM,
-            help: "Time that one turn took, sending included, of turns that did much.",
-            label: None,
-        },
+        Histogram::ChallengeRtt => distribution(
+            "kcp_gateway_challenge_rtt_seconds",
+            "Time from a challenge to the client's answer, its own delay included.",
+        ),
+        Histogram::ClientRtt => distribution(
+            "kcp_gateway_client_rtt_seconds",
+            "Smoothed round trip of clients, each busy one counted once every eight seconds.",
+        ),
+        Histogram::ClientResent => distribution(
+            "kcp_gateway_client_resent_ratio",
+            "Of the segments sent to a client in eight seconds, the part that was sent again; each busy client counted.",
+        ),
+        Histogram::SessionResent => distribution(
+            "kcp_gateway_session_resent_ratio",
+            "Of the segments sent in an ended session's life, the part that was sent again.",
+        ),
+        Histogram::Stalled => distribution(
+            "kcp_gateway_client_stalled_seconds",
+            "Time for which a client announced no room to receive, counted when it ends.",
+        ),
+        Histogram::BusyTurn => distribution(
+            "kcp_gateway_busy_turn_seconds",
+            "Time that one turn took, sending included, of turns that did much.",
+        ),
     }
 }
 
@@ -296,7 +315,7 @@ impl GatewayCollector {
                 let observed = stats.histogram(*histogram);
                 families.add_histogram(of_histogram(*histogram), &shard, &observed);
             }
-            let longest_us = stats.histogram(Histogram::BusyTurn).max_us;
+            let longest_us = stats.histogram(Histogram::BusyTurn).max;
             families.add(LONGEST_TURN, &shard, float(longest_us) / 1e6);
             families.add(SESSIONS_LIMIT, &shard, f64::from(limit));
             families.add(SHARD_UP, &shard, one_if(!self.plane.life.is_dead(index)));
@@ -360,17 +379,16 @@ impl Families {
         self.push(def, labels, |metric| {
             let mut histogram = proto::Histogram::default();
             let mut below = 0;
-            let buckets =
-                Histogram::BOUNDS_MS.iter().zip(observed.counts).map(|(bound_ms, count)| {
-                    below += count;
-                    let mut bucket = Bucket::default();
-                    bucket.set_upper_bound(f64::from(*bound_ms) / 1000.0);
-                    bucket.set_cumulative_count(below);
-                    bucket
-                });
+            let buckets = observed.bounds.iter().zip(observed.counts).map(|(bound, count)| {
+                below += count;
+                let mut bucket = Bucket::default();
+                bucket.set_upper_bound(f64::from(*bound) / 1e6);
+                bucket.set_cumulative_count(below);
+                bucket
+            });
             histogram.set_bucket(buckets.collect());
             histogram.set_sample_count(observed.counts.iter().sum());
-            histogram.set_sample_sum(float(observed.sum_us) / 1e6);
+            histogram.set_sample_sum(float(observed.sum) / 1e6);
             metric.set_histogram(histogram);
         });
     }

@@ -1,8 +1,12 @@
 //! One client's session: who it is, its conversation, and where it stands in its life.
 
+mod vitals;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use kcp_core::{Conv, Kcp, Millis, Sn};
+
+pub use vitals::{Look, Vitals, resent_ppm};
 
 /// A client's address in 24 bytes instead of `SocketAddr`'s 32: a million sessions each keep one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,6 +135,8 @@ pub struct Session {
     pub credit: Credit,
     /// Bytes of its messages that the upstream holds.
     pub upstream_bytes: usize,
+    /// How its client is doing.
+    pub vitals: Vitals,
     /// The slot's occupant number; see [`SessionId`].
     pub generation: u32,
     /// The listener it came in by.
@@ -157,6 +163,7 @@ impl Session {
             ask: false,
             credit: Credit::Unproven(0),
             upstream_bytes: 0,
+            vitals: Vitals::new(now),
             generation: 0,
             listener,
             local,

@@ -13,7 +13,7 @@ use kcp_core::{Conv, KcpConfig, Millis, Sn};
 use kcp_gateway::control::command::ShardCommand;
 use kcp_gateway::control::question::{Answer, Ask, Filter, Order, Question, Scan};
 use kcp_gateway::shard::Policy;
-use kcp_gateway::shard::stats::{DropReason, EndReason, Stat};
+use kcp_gateway::shard::stats::{DropReason, EndReason, Histogram, Stat};
 use net_io::sim::SimConfig;
 use netem::{Bursts, LinkConfig, Rng};
 use world::{World, policy, starts};
@@ -194,6 +194,48 @@ fn draining_refuses_births_and_serves_the_living() {
     assert_eq!(world.stat(Stat::Births), 6);
     world.command(|| ShardCommand::Undrain);
     assert!(world.run(60_000, World::all_answered), "and after undrain everybody is");
+}
+
+#[test]
+fn how_clients_are_doing_is_told() {
+    let link = LinkConfig { delay_us: 30_000, loss_ppm: 100_000, ..LinkConfig::default() };
+    let mut world = World::new(&SimConfig { link, ..SimConfig::default() }, 2, policy());
+    world.add_client(10, 1_000_000, 64);
+    world.run(40_000, |_| false);
+    let (count, rtt_us, _) = world.observed(Histogram::ClientRtt);
+    assert!((4 * 10..=5 * 10).contains(&count), "{count}: each busy client once in eight seconds");
+    // 60 ms on the way; a segment sent again counts from its first transmission at times.
+    assert!((60_000..120_000).contains(&(rtt_us / count)), "{} us", rtt_us / count);
+    let (count, resent, _) = world.observed(Histogram::ClientResent);
+    assert!((4 * 10..=5 * 10).contains(&count));
+    assert!((50_000..400_000).contains(&(resent / count)), "{} ppm", resent / count);
+    assert_eq!(world.observed(Histogram::SessionResent).0, 0, "none has ended");
+
+    world.clients[0].muted = true;
+    assert!(world.run(400_000, |world| world.stat(Stat::Sessions) == 0));
+    let (count, resent, _) = world.observed(Histogram::SessionResent);
+    assert!(count == 10 && resent > 0);
+}
+
+#[test]
+fn clients_without_room_are_timed() {
+    let mut world = World::new(&SimConfig::default(), 1, policy());
+    let mut closed = header(7, 0, 0);
+    closed.wnd = 0;
+    world.ghost.send(&segment(closed, b"hello"));
+    world.run(50, |_| false);
+    assert_eq!(world.stat(Stat::ClientsStalled), 1);
+    world.run(3_000, |_| false);
+    world.ghost.send(&push(7, 1, 0, b"room again"));
+    world.run(50, |_| false);
+    let (count, us, _) = world.observed(Histogram::Stalled);
+    assert_eq!((world.stat(Stat::ClientsStalled), count), (0, 1));
+    assert!((3_000_000..3_200_000).contains(&us), "{us} us");
+    // One that ends without room has waited until its end.
+    (closed.sn, closed.conv) = (Sn(0), Conv(8));
+    world.ghost.send(&segment(closed, b"hello"));
+    assert!(world.run(400_000, |world| world.stat(Stat::Sessions) == 0));
+    assert_eq!((world.stat(Stat::ClientsStalled), world.observed(Histogram::Stalled).0), (0, 2));
 }
 
 #[test]

@@ -181,6 +181,8 @@ pub struct Portrait {
     pub challenges: u8,
     /// The client has shown that it receives at its address.
     pub proven: bool,
+    /// For how long its client has announced no room; null while it has room.
+    pub stalled_ms: Option<u32>,
     /// Round trips.
     pub rtt: RttPortrait,
     /// Windows, in segments.

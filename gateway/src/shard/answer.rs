@@ -96,6 +96,7 @@ impl Answerer<'_> {
             silent_ms: elapsed(session.last_rx, self.now),
             challenges: session.asked,
             proven: session.credit == Credit::Proven,
+            stalled_ms: session.vitals.stalled_for(self.now),
             rtt: RttPortrait { srtt_ms: kcp.srtt(), rttval_ms: kcp.rttval(), rto_ms: kcp.rto() },
             windows: Windows {
                 send: config.snd_wnd,

@@ -83,6 +83,10 @@ impl<S> Egress<'_, S> {
     fn settle(&mut self, id: SessionId) {
         let Some(session) = self.sessions.table.by_id(id) else { return };
         session.dirty = false;
+        if session.vitals.wants_look(&session.kcp, self.now) {
+            let look = session.vitals.look(&session.kcp, self.now);
+            self.stats.look(&look);
+        }
         let policy = &self.mailbox.policy;
         if session.kcp.is_dead() {
             self.sessions.end(id.index, EndReason::DeadLink, self.now, policy, self.stats);

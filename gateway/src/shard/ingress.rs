@@ -167,7 +167,7 @@ impl<S> Ingress<'_, S> {
         let open = session.asked > 0;
         if open && let Some(answer) = self.challenger.answer(session, payload, self.now) {
             self.stats.observe(Histogram::ChallengeRtt, u64::from(answer.rtt_ms) * 1000);
-            self.sessions.forget(index, EndReason::Restart, self.stats);
+            self.sessions.forget(index, EndReason::Restart, self.now, self.stats);
             return Ok(());
         }
         if !open || self.now.since(session.asked_at) >= SUSPECT_AGAIN_MS {

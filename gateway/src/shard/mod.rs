@@ -144,7 +144,7 @@ impl<D: Driver> Shard<D> {
         let sessions_max = setup.policy.sessions_max;
         let mut stats = Stats::default();
         stats.set(Stat::StoreBytesMax, setup.store_bytes_max as u64);
-        setup.stats.publish(&stats); // a bound that reads 0 until the first turn would look reached
+        setup.stats.publish(&mut stats); // a bound that reads 0 until the first turn would look reached
         Ok(Self {
             index: setup.index,
             driver,

@@ -116,7 +116,7 @@ impl Sessions {
         policy: &Policy,
         stats: &mut Stats,
     ) {
-        if let Some(session) = self.forget(index, reason, stats) {
+        if let Some(session) = self.forget(index, reason, now, stats) {
             let until = now.add(policy.tombstone_ms);
             self.tombstones.remember(&session.key(), until, policy.tombstones_max);
         }
@@ -127,9 +127,11 @@ impl Sessions {
         &mut self,
         index: u32,
         reason: EndReason,
+        now: Millis,
         stats: &mut Stats,
     ) -> Option<Session> {
         let Removed { mut session, released } = self.table.remove(index)?;
+        stats.last_look(&session, now);
         session.kcp.reset(&mut self.store);
         self.wheel.cancel(index);
         if let Some(released) = released {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
-use kcp_core::Store;
+use kcp_core::{Millis, Store};
 use net_io::Counters;
+
+use crate::session::{Look, Session, resent_ppm};
 
 macro_rules! closed_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident => $label:literal,)* }) => {
@@ -127,6 +129,8 @@ closed_enum! {
         StoreBytesRecycled => "store_bytes_recycled",
         /// Silent clients asked whether they are there.
         ChallengesSent => "challenges_sent",
+        /// Gauge: clients that announce no room.
+        ClientsStalled => "clients_stalled",
         /// Segments sent for the first time.
         SegmentsSent => "segments_sent",
         /// Segments sent again because their RTO passed.
@@ -185,20 +189,36 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// Distributions of times.
+    /// Distributions: of times in microseconds, of parts in millionths.
     Histogram {
         /// From a challenge to its answer.
         ChallengeRtt => "challenge_rtt",
+        /// The smoothed round trip of each client that was busy, once in each period of eight seconds.
+        ClientRtt => "client_rtt",
+        /// Of what such a client was sent in its period, the part that was sent again.
+        ClientResent => "client_resent",
+        /// Of what an ended session was sent in its life, the part that was sent again.
+        SessionResent => "session_resent",
+        /// For how long a client announced no room.
+        Stalled => "stalled",
         /// A turn that did much, its system call included: see `Shard`. Turns that did little are not timed.
         BusyTurn => "busy_turn",
     }
 }
 
 impl Histogram {
-    /// Upper bounds of the buckets, in milliseconds; one more bucket takes what lies above.
-    pub const BOUNDS_MS: [u32; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000];
+    /// Upper bounds of the buckets, in microseconds or millionths; one more bucket takes what lies above.
+    #[must_use]
+    pub const fn bounds(self) -> &'static [u32; BOUNDS] {
+        match self {
+            Self::ChallengeRtt | Self::ClientRtt | Self::BusyTurn => &TIMES_US,
+            Self::ClientResent | Self::SessionResent => &PARTS_PPM,
+            Self::Stalled => &LONG_TIMES_US,
+        }
+    }
+
     /// A bucket for each bound and one above.
-    const BUCKETS: usize = Self::BOUNDS_MS.len() + 1;
+    const BUCKETS: usize = BOUNDS + 1;
     /// The buckets, the sum and the longest.
     const VALUES: usize = Self::BUCKETS + 2;
 
@@ -207,15 +227,45 @@ impl Histogram {
     }
 }
 
+/// Bounds of a histogram.
+const BOUNDS: usize = 13;
+
+const TIMES_US: [u32; BOUNDS] = [
+    1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000,
+    5_000_000, 10_000_000,
+];
+const LONG_TIMES_US: [u32; BOUNDS] = [
+    10_000,
+    20_000,
+    50_000,
+    100_000,
+    200_000,
+    500_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    300_000_000,
+];
+/// The first bucket takes those of whom nothing was sent again.
+const PARTS_PPM: [u32; BOUNDS] = [
+    0, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 150_000, 200_000, 300_000, 500_000,
+    1_000_000,
+];
+
 /// What was observed of one [`Histogram`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observed<'a> {
+    /// The buckets' upper bounds.
+    pub bounds: &'static [u32],
     /// Observations per bucket, the last above all bounds.
     pub counts: &'a [u64],
-    /// Their sum, in microseconds.
-    pub sum_us: u64,
-    /// The longest, in microseconds.
-    pub max_us: u64,
+    /// Their sum, in microseconds or millionths.
+    pub sum: u64,
+    /// The longest.
+    pub max: u64,
 }
 
 const SCALARS: usize = Stat::COUNT + DropReason::COUNT + EndReason::COUNT;
@@ -225,11 +275,13 @@ const LEN: usize = SCALARS + Histogram::COUNT * Histogram::VALUES;
 #[derive(Clone, Debug)]
 pub struct Stats {
     values: [u64; LEN],
+    /// Which distributions changed since they were published, a bit each.
+    observed: u32,
 }
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { values: [0; LEN] }
+        Self { values: [0; LEN], observed: 0 }
     }
 }
 
@@ -249,14 +301,15 @@ impl Stats {
         self.values[Stat::COUNT + reason as usize] += 1;
     }
 
-    /// Adds one observation, in microseconds, to a distribution.
-    pub fn observe(&mut self, histogram: Histogram, us: u64) {
-        let bucket = Histogram::BOUNDS_MS.partition_point(|&ms| u64::from(ms) * 1000 < us);
+    /// Adds one observation, in microseconds or millionths, to a distribution.
+    pub fn observe(&mut self, histogram: Histogram, value: u64) {
+        self.observed |= 1 << histogram as u8;
+        let bucket = histogram.bounds().partition_point(|&bound| u64::from(bound) < value);
         let place = histogram.place();
         self.values[place + bucket] += 1;
-        self.values[place + Histogram::BUCKETS] += us;
+        self.values[place + Histogram::BUCKETS] += value;
         let max = &mut self.values[place + Histogram::BUCKETS + 1];
-        *max = us.max(*max);
+        *max = value.max(*max);
     }
 
     /// What was observed so far.
@@ -265,10 +318,35 @@ impl Stats {
         let place = histogram.place();
         let sum = place + Histogram::BUCKETS;
         Observed {
+            bounds: histogram.bounds(),
             counts: &self.values[place..sum],
-            sum_us: self.values[sum],
-            max_us: self.values[sum + 1],
+            sum: self.values[sum],
+            max: self.values[sum + 1],
         }
+    }
+
+    /// Takes over what a look at a live session found.
+    pub(super) fn look(&mut self, look: &Look) {
+        if let Some(ms) = look.srtt_ms {
+            self.observe(Histogram::ClientRtt, u64::from(ms) * 1000);
+        }
+        if let Some(ppm) = look.resent_ppm {
+            self.observe(Histogram::ClientResent, ppm.into());
+        }
+        if let Some(ms) = look.stalled_ms {
+            self.observe(Histogram::Stalled, u64::from(ms) * 1000);
+            self.values[Stat::ClientsStalled as usize] -= 1;
+        }
+        self.add(Stat::ClientsStalled, look.stalls.into());
+    }
+
+    /// Takes over what a session leaves behind.
+    pub(super) fn last_look(&mut self, session: &Session, now: Millis) {
+        if let Some(ppm) = resent_ppm(&session.kcp) {
+            self.observe(Histogram::SessionResent, ppm.into());
+        }
+        let stalled_ms = session.vitals.stalled_for(now);
+        self.look(&Look { stalled_ms, ..Look::default() });
     }
 
     /// Counts one session's end.
@@ -352,9 +430,21 @@ impl Default for SharedStats {
 
 impl SharedStats {
     /// Makes `stats` visible. Only the owning shard calls this.
-    pub fn publish(&self, stats: &Stats) {
-        for (shared, value) in self.0.iter().zip(stats.values) {
-            shared.store(value, Ordering::Relaxed);
+    pub fn publish(&self, stats: &mut Stats) {
+        let publish = |range: std::ops::Range<usize>| {
+            for (shared, value) in self.0[range.clone()].iter().zip(&stats.values[range]) {
+                shared.store(*value, Ordering::Relaxed);
+            }
+        };
+        publish(0..SCALARS);
+        // Most turns observe nothing, and the distributions are the larger part.
+        if stats.observed != 0 {
+            for histogram in Histogram::ALL {
+                if stats.observed >> *histogram as u8 & 1 == 1 {
+                    publish(histogram.place()..histogram.place() + Histogram::VALUES);
+                }
+            }
+            stats.observed = 0;
         }
     }
 

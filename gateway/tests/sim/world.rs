@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Sender, unbounded};
 use kcp_core::{Conv, Cx, Kcp, KcpConfig, Millis, Store};
 use kcp_gateway::control::command::ShardCommand;
-use kcp_gateway::shard::stats::{DropReason, EndReason, SharedStats, Stat};
+use kcp_gateway::shard::stats::{DropReason, EndReason, Histogram, SharedStats, Stat};
 use kcp_gateway::shard::{Handoff, Policy, Setup, Shard, Upstream};
 use net_io::sim::{ClockStart, SimConfig, SimDriver, SimNet, SimStream};
 use net_io::steer::Steering;
@@ -151,6 +151,14 @@ impl World {
 
     pub(crate) fn stat(&self, stat: Stat) -> u64 {
         self.stats.iter().map(|shared| shared.read().get(stat)).sum()
+    }
+
+    /// How many observations, their sum and the longest, over all shards.
+    pub(crate) fn observed(&self, histogram: Histogram) -> (u64, u64, u64) {
+        self.stats.iter().map(|shared| shared.read()).fold((0, 0, 0), |(count, sum, max), stats| {
+            let one = stats.histogram(histogram);
+            (count + one.counts.iter().sum::<u64>(), sum + one.sum, max.max(one.max))
+        })
     }
 
     pub(crate) fn drops(&self, reason: DropReason) -> u64 {
