@@ -131,6 +131,8 @@ pub struct Session {
     pub asked: u8,
     /// A challenge is to leave with this turn's flush.
     pub ask: bool,
+    /// The open challenge is to tell whether the client restarted.
+    pub suspect: bool,
     /// What may still be sent before the address is proven.
     pub credit: Credit,
     /// Bytes of its messages that the upstream holds.
@@ -161,6 +163,7 @@ impl Session {
             asked_at: now,
             asked: 0,
             ask: false,
+            suspect: false,
             credit: Credit::Unproven(0),
             upstream_bytes: 0,
             vitals: Vitals::new(now),
@@ -194,12 +197,29 @@ impl Session {
         self.ask = true;
     }
 
+    /// The client has shown that it is there and who it is.
+    pub fn answered(&mut self) {
+        self.asked = 0;
+        self.suspect = false;
+    }
+
+    /// Until when nothing but the challenge is sent, because the client may have restarted: a segment of the old session would
+    /// acknowledge a fresh client's messages, and they would be lost. Bounded, since anybody can send in a client's name.
+    #[must_use]
+    pub fn held_until(&self, now: Millis) -> Option<Millis> {
+        let until = self.asked_at.add(HELD_MS);
+        (self.suspect && until.since(now) > 0).then_some(until)
+    }
+
     /// What the session is found by.
     #[must_use]
     pub fn key(&self) -> Key {
         Key { peer: self.peer, conv: self.kcp.conv() }
     }
 }
+
+/// How long a client that may have restarted is left in peace, in milliseconds: a stock client answers in 10 to 100.
+const HELD_MS: u32 = 500;
 
 /// Where the first segment of a datagram says what its sender has received.
 const UNA: std::ops::Range<usize> = 16..20;

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kcp_gateway::Gateway;
 use kcp_gateway::shard::stats::{DropReason, Stat};
+use kcp_gateway::{Config, Gateway};
 use kcp_loadgen::impair::{Impair, Proxy};
 use kcp_oracle::Reference;
 use net_io::IoChoice;
@@ -30,7 +30,7 @@ const PROFILES: [Profile; 3] = [Profile::Game, Profile::Defaults, Profile::Strea
 #[test]
 fn c_clients_get_every_message_back() {
     for io in live::DRIVERS {
-        let gateway = live::start(io);
+        let gateway = live::start(Config::default(), io);
         echo_all(gateway.listen_addrs()[0], CLIENTS, &LARGE, Duration::from_secs(60));
         sound(&gateway, CLIENTS);
     }
@@ -39,7 +39,7 @@ fn c_clients_get_every_message_back() {
 #[test]
 fn c_clients_get_every_message_back_through_a_bad_network() {
     for io in live::DRIVERS {
-        let gateway = live::start(io);
+        let gateway = live::start(Config::default(), io);
         let proxy = bad_network(gateway.listen_addrs()[0], io);
         echo_all(proxy.listen_addr(), CLIENTS, &MEDIUM, Duration::from_secs(120));
         sound(&gateway, CLIENTS);

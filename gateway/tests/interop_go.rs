@@ -7,6 +7,8 @@ mod live;
 use std::path::PathBuf;
 use std::process::Command;
 
+use kcp_gateway::Config;
+
 /// Sessions of one run. Message sizes go from 1 byte to 100 kB.
 const SESSIONS: &str = "100";
 
@@ -14,7 +16,7 @@ const SESSIONS: &str = "100";
 fn kcp_go_clients_get_every_byte_back() {
     let client = build();
     for io in live::DRIVERS {
-        let gateway = live::start(io);
+        let gateway = live::start(Config::default(), io);
         let output = Command::new(&client)
             .args(["-target", &gateway.listen_addrs()[0].to_string(), "-sessions", SESSIONS])
             .args(["-longest", "100000", "-timeout", "60s"])

@@ -13,7 +13,7 @@ use std::time::Duration;
 #[test]
 fn promtool_has_no_complaint() {
     for io in live::DRIVERS {
-        let gateway = live::start(io);
+        let gateway = live::start(Config::default(), io);
         let metrics = scrape(gateway.admin_addr().expect("the admin server is on"));
         assert!(metrics.contains("kcp_gateway_"), "nothing of ours in\n{metrics}");
         let complaint = check(&metrics);

@@ -365,6 +365,23 @@ fn a_client_that_restarts_on_the_same_port_and_conv_gets_a_fresh_session() {
 }
 
 #[test]
+fn a_client_that_restarts_in_the_middle_is_left_in_peace_until_it_answered() {
+    for_seeds(24, |seed| {
+        let link = LinkConfig { delay_us: 20_000, ..LinkConfig::default() };
+        let mut world = World::new(&SimConfig { link, seed, ..SimConfig::default() }, 1, policy());
+        world.add_client(5, 10, 64);
+        // Its acknowledgements of the last echoes do not leave any more, so the old session will send those again.
+        assert!(world.run(60_000, |world| world.stat(Stat::MessagesOut) == 50));
+        world.clients[0].muted = true;
+        world.run(21, |_| false);
+        world.clients[0].muted = false;
+        world.clients[0].restart();
+        assert!(world.run(60_000, World::all_answered), "every message of the new life came back");
+        assert_eq!((world.ends(EndReason::Restart), world.stat(Stat::Births)), (5, 10));
+    });
+}
+
+#[test]
 fn a_forged_restart_does_not_end_a_session() {
     let mut world = World::new(&SimConfig::default(), 1, policy());
     world.ghost.send(&push(7, 0, 0, b"hello"));

@@ -51,21 +51,23 @@ impl<S> Egress<'_, S> {
             local: self.locals.get(session.local),
         };
         let mut cx = Cx { config, store };
-        match config.flush {
-            FlushPolicy::Turn => session.kcp.flush(&mut cx, self.now),
-            FlushPolicy::Interval => session.kcp.handle_timeout(&mut cx, self.now),
-        }
-        loop {
-            let slot = driver.slot(config.mtu as usize);
-            let Some(len) = session.kcp.poll_transmit(&mut cx, self.now, slot) else { break };
-            if session.credit.spend(len) {
-                driver.queue(len, &to);
-            } else {
-                self.stats.drop(DropReason::Amplification); // lost, for the protocol: it sends again
+        if session.held_until(self.now).is_none() {
+            match config.flush {
+                FlushPolicy::Turn => session.kcp.flush(&mut cx, self.now),
+                FlushPolicy::Interval => session.kcp.handle_timeout(&mut cx, self.now),
             }
-            *budget = budget.saturating_sub(1);
-            if *budget == 0 {
-                return false;
+            loop {
+                let slot = driver.slot(config.mtu as usize);
+                let Some(len) = session.kcp.poll_transmit(&mut cx, self.now, slot) else { break };
+                if session.credit.spend(len) {
+                    driver.queue(len, &to);
+                } else {
+                    self.stats.drop(DropReason::Amplification); // lost, for the protocol: it sends again
+                }
+                *budget = budget.saturating_sub(1);
+                if *budget == 0 {
+                    return false;
+                }
             }
         }
         if std::mem::take(&mut session.ask)

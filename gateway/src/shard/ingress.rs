@@ -143,7 +143,7 @@ impl<S> Ingress<'_, S> {
             if let Some(answer) = self.challenger.answer(session, payload, self.now) {
                 self.stats.observe(Histogram::ChallengeRtt, u64::from(answer.rtt_ms) * 1000);
             }
-            session.asked = 0;
+            session.answered();
         }
         session.last_rx = self.now;
         session.credit.earn(payload.len());
@@ -172,6 +172,7 @@ impl<S> Ingress<'_, S> {
         }
         if !open || self.now.since(session.asked_at) >= SUSPECT_AGAIN_MS {
             session.ask_at(self.now);
+            session.suspect = true;
             self.sessions.mark_dirty(index);
         }
         Err(DropReason::StaleStart)

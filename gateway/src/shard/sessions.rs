@@ -148,7 +148,8 @@ impl Sessions {
         let Some(config) = policy.listeners.get(usize::from(session.listener)) else { return };
         let cx = Cx { config, store: &mut self.store };
         let mut due = session.last_rx.add(policy.idle_timeout_ms);
-        if let Some(deadline) = session.kcp.poll_timeout(&cx, now) {
+        let held = session.held_until(now);
+        if let Some(deadline) = held.or_else(|| session.kcp.poll_timeout(&cx, now)) {
             due = due.earliest(deadline);
         }
         if let Some(deadline) = presence_deadline(session, index, policy) {

@@ -9,10 +9,10 @@ use net_io::IoChoice;
 /// Both kernel drivers; neither falls back to the other.
 pub(crate) const DRIVERS: [IoChoice; 2] = [IoChoice::Uring, IoChoice::Epoll];
 
-/// A gateway with two shards, all else by default, on loopback ports of the kernel's choice.
-pub(crate) fn start(io: IoChoice) -> Gateway {
+/// A gateway with two shards on loopback ports of the kernel's choice; all else as `config` has it.
+pub(crate) fn start(mut config: Config, io: IoChoice) -> Gateway {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut config = Config { listeners: vec![Listener::new(any)], ..Config::default() };
+    config.listeners = vec![Listener::new(any)];
     config.shards.count = Auto::Exactly(2);
     config.io.driver = io;
     config.admin.listen = Some(any);

@@ -23,7 +23,7 @@ const MEMBERS: [&str; 8] = [
     "kcp-deploy",
 ];
 
-const PLACES: [Place; 9] = [
+const PLACES: [Place; 10] = [
     Place { package: "kcp-core", workspace: &[], world: Some(&[]) },
     Place { package: "netem", workspace: &[], world: Some(&[]) },
     Place { package: "kcp-oracle", workspace: &[], world: Some(&["kcp-io"]) },
@@ -39,12 +39,13 @@ const PLACES: [Place; 9] = [
         world: None,
     },
     Place { package: "kcp-benches", workspace: &MEMBERS, world: None },
-    // No member: a workspace of its own, so that what it depends on stays out of everybody's build.
+    // These two are no members: workspaces of their own, so that what it depends on stays out of everybody's build.
     Place {
         package: "kcp-peers",
         workspace: &[],
         world: Some(&["kcp", "kcp-tokio", "kcp2", "tokio", "tokio_kcp"]),
     },
+    Place { package: "kcp-presence", workspace: &[], world: Some(&["kcp", "kcp-tokio", "tokio"]) },
     Place { package: "kcp-deploy", workspace: &[], world: None },
 ];
 
