@@ -3,7 +3,6 @@
 use alloc::vec::Vec;
 
 use crate::config::KcpConfig;
-use crate::stats::Stats;
 use crate::store::Store;
 use crate::units::{Millis, Sn};
 
@@ -11,60 +10,87 @@ use crate::units::{Millis, Sn};
 #[derive(Debug, Default)]
 pub(crate) struct AckList {
     list: Vec<(Sn, Millis)>,
-    /// Entries before this were written by the flush in progress.
-    written: usize,
 }
 
 impl AckList {
     /// Acknowledgements not yet written.
     #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.list.len() - self.written
+    pub(crate) const fn len(&self) -> usize {
+        self.list.len()
     }
 
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Makes sure that one [`AckList::push`] needs no memory. `false`: the store is full.
+    /// Notes what is owed. `false`: the store is full, and data must not be taken that cannot be acknowledged.
+    ///
+    /// Strict: not more than twice the receive window, which is twice what an honest peer has in flight; what is not
+    /// acknowledged by number the next `una` covers.
     #[inline]
-    pub(crate) fn reserve_one(&mut self, store: &mut Store) -> bool {
-        self.list.len() < self.list.capacity() || self.grow(store)
+    pub(crate) fn owe(
+        &mut self,
+        sn: Sn,
+        ts: Millis,
+        config: &KcpConfig,
+        store: &mut Store,
+    ) -> bool {
+        let len = self.list.len();
+        if len < self.list.capacity() && len < 2 * config.rcv_wnd as usize {
+            self.list.push((sn, ts));
+            return true;
+        }
+        self.owe_rare(sn, ts, config, store)
     }
 
-    /// Notes what is owed. Strict: not more than twice the receive window, which is twice what an honest peer has in
-    /// flight; what is not acknowledged by number the next `una` covers.
-    #[inline]
-    pub(crate) fn push(&mut self, sn: Sn, ts: Millis, config: &KcpConfig, stats: &mut Stats) {
+    #[cold]
+    fn owe_rare(&mut self, sn: Sn, ts: Millis, config: &KcpConfig, store: &mut Store) -> bool {
         if config.strict && self.len() >= 2 * config.rcv_wnd as usize {
-            stats.acks_dropped += 1;
-        } else {
+            store.stats_mut().acks_dropped += 1;
+            return true;
+        }
+        let room = self.list.len() < self.list.capacity() || self.grow(store);
+        if room {
             self.list.push((sn, ts));
         }
+        room
     }
 
-    /// Hands what is owed to `write`, oldest first, until it fails.
+    /// Takes back what was noted beyond the first `len`.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.list.truncate(len);
+    }
+
+    /// What is owed, oldest first.
     #[inline]
-    pub(crate) fn drain<E>(
-        &mut self,
-        mut write: impl FnMut(Sn, Millis) -> Result<(), E>,
-    ) -> Result<(), E> {
-        while let Some(&(sn, ts)) = self.list.get(self.written) {
-            write(sn, ts)?;
-            self.written += 1;
+    pub(crate) fn as_slice(&self) -> &[(Sn, Millis)] {
+        &self.list
+    }
+
+    /// The first `count` are paid; whether all are.
+    #[inline]
+    pub(crate) fn pay(&mut self, count: usize) -> bool {
+        let all = count == self.list.len();
+        if all {
+            self.list.clear();
+        } else {
+            self.pay_some(count);
         }
-        self.clear();
-        Ok(())
+        all
+    }
+
+    #[cold]
+    fn pay_some(&mut self, count: usize) {
+        self.list.drain(..count);
     }
 
     pub(crate) fn clear(&mut self) {
         self.list.clear();
-        self.written = 0;
     }
 
     /// Bytes of the list's own memory.
-    pub(crate) fn heap_bytes(&self) -> usize {
+    pub(crate) const fn heap_bytes(&self) -> usize {
         self.list.capacity() * size_of::<(Sn, Millis)>()
     }
 

@@ -3,7 +3,7 @@
 use crate::ack::AckList;
 use crate::flush::Cursor;
 use crate::recv::Receiver;
-use crate::send::Sender;
+use crate::send::{SendSpace, Sender};
 
 /// A session's queues. Lives in the [`Store`](crate::Store) between uses, keeping the queues' memory.
 #[derive(Debug, Default)]
@@ -17,8 +17,8 @@ pub(crate) struct Block {
 impl Block {
     /// Nothing queued, in flight, waiting or owed.
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.send.is_empty() && self.acks.is_empty() && self.recv.is_empty()
+    pub(crate) fn is_empty(&self, space: SendSpace) -> bool {
+        self.acks.is_empty() && self.send.is_empty(space) && self.recv.is_empty()
     }
 
     /// Bytes of the block and its queues, without payload.
@@ -35,7 +35,6 @@ impl Block {
             *self = Self::default();
         } else {
             self.cursor = Cursor::default();
-            self.send.forget();
         }
     }
 }

@@ -52,10 +52,13 @@ impl Congestion {
     /// One step of growth: once per datagram that moved `snd_una`, however many segments it acknowledged.
     /// Reference: end of `ikcp_input`.
     #[inline]
-    pub(crate) fn on_acked(&mut self, mss: u32, rmt_wnd: u32) {
-        if self.cwnd >= rmt_wnd {
-            return;
+    pub(crate) fn on_acked(&mut self, config: &KcpConfig, rmt_wnd: u32) {
+        if self.cwnd < rmt_wnd {
+            self.grow(config.mss(), rmt_wnd);
         }
+    }
+
+    fn grow(&mut self, mss: u32, rmt_wnd: u32) {
         if self.cwnd < self.ssthresh {
             self.cwnd += 1;
             self.incr = self.incr.wrapping_add(mss);

@@ -61,7 +61,7 @@ impl Kcp {
         if !block.acks.is_empty() {
             return Some(now);
         }
-        let resend = block.send.earliest_resend(now, config.interval);
+        let resend = block.send.earliest_resend(self.space, now, config.interval);
         let held_back = self.held_back_deadline(config, now);
         match (resend, held_back) {
             (Some(resend), Some(held_back)) => Some(resend.earliest(held_back)),
@@ -71,11 +71,10 @@ impl Kcp {
 
     /// When data that the last flush left behind is to be looked at again, unless an acknowledgement comes first.
     fn held_back_deadline(&self, config: &KcpConfig, now: Millis) -> Option<Millis> {
-        let fresh = self.block.as_deref().is_some_and(|block| block.send.has_fresh());
-        if self.queued_segments() == 0 && !fresh {
+        if self.queued_segments() == 0 {
             return None;
         }
-        if self.rmt_wnd == 0 && !fresh {
+        if self.rmt_wnd == 0 {
             // Without a wait the window closed after the last flush: the next one starts it.
             return Some(self.probe.deadline().unwrap_or(now));
         }
@@ -83,6 +82,6 @@ impl Kcp {
         let open = window.wrapping_sub(self.space.numbered()).cast_signed() > 0;
         // Without a flush for a long time, or ever, the interval clock says nothing.
         let recent = self.ts_flush.since(now).cast_unsigned() <= config.interval;
-        (open || fresh).then_some(if recent { self.ts_flush } else { now })
+        open.then_some(if recent { self.ts_flush } else { now })
     }
 }

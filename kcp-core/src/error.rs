@@ -23,6 +23,7 @@ pub enum InputError {
 
 /// Why [`Kcp::send`](crate::Kcp::send) took nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)] // as wide as a length, so that `Result<usize, SendError>` is returned in two registers
 pub enum SendError {
     /// The message would need 128 fragments or more. Reference: −2.
     TooLong,

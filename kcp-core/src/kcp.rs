@@ -121,12 +121,6 @@ impl Kcp {
         datagram: &[u8],
         deliver: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), InputError> {
-        if datagram.len() < HEADER_LEN {
-            return Err(InputError::TooShort);
-        }
-        if cx.config.strict {
-            self.check_datagram(cx.config, datagram)?;
-        }
         let result = self.apply_datagram(cx, now, datagram, deliver);
         self.release_if_empty(cx);
         result
@@ -162,8 +156,8 @@ impl Kcp {
     /// Asks for a flush now, whatever the interval clock says. Reference: `ikcp_flush`; with policy `Interval` it likewise does
     /// nothing before the first [`Kcp::handle_timeout`].
     ///
-    /// What leaves is decided when [`Kcp::poll_transmit`] is called first. A flush that was not drained is taken up again,
-    /// together with what came since.
+    /// Whether probes leave and older segments are looked at is decided when [`Kcp::poll_transmit`] is called first; acks and
+    /// messages may come in between. A flush that was not drained is taken up again, together with what came since.
     pub fn flush(&mut self, cx: &mut Cx<'_>, now: Millis) {
         match cx.config.flush {
             FlushPolicy::Interval => {
@@ -184,12 +178,24 @@ impl Kcp {
     ///
     /// # Errors
     /// Nothing was queued.
+    #[inline(always)] // the straight line only; the rest is apart
     pub fn send(&mut self, cx: &mut Cx<'_>, message: &[u8]) -> Result<usize, SendError> {
+        if message.len() <= cx.config.mss() as usize
+            && !cx.config.stream
+            && let Some(block) = self.block.as_deref_mut()
+            && block.send.append_recycled(self.space, message, 0, cx.store)
+        {
+            return Ok(message.len());
+        }
+        self.send_rare(cx, message)
+    }
+
+    /// Sends what takes several fragments, or memory that was not used before.
+    #[inline(never)] // beside the straight line
+    fn send_rare(&mut self, cx: &mut Cx<'_>, message: &[u8]) -> Result<usize, SendError> {
         let Some(block) = cx.store.block(&mut self.block) else { return Err(SendError::StoreFull) };
         let result = block.send.push(self.space, message, cx.config, cx.store);
-        if !matches!(result, Ok(1..)) {
-            self.release_if_empty(cx);
-        }
+        self.release_if_empty(cx);
         result
     }
 
@@ -211,7 +217,7 @@ impl Kcp {
     /// was lowered.
     #[must_use]
     pub fn transmit_len(&self, config: &KcpConfig) -> usize {
-        let longest = self.block.as_deref().map_or(0, |block| block.send.longest());
+        let longest = self.block.as_deref().map_or(0, |block| block.send.longest(self.space));
         (config.mtu as usize).max(HEADER_LEN + longest)
     }
 
@@ -265,7 +271,7 @@ impl Kcp {
     /// Returns all storage; the conversation is as new afterwards.
     pub fn reset(&mut self, store: &mut Store) {
         if let Some(mut block) = self.block.take() {
-            block.send.clear(store);
+            block.send.clear(&mut self.space, store);
             block.recv.clear(store);
             block.acks.clear();
             store.give_back_block(block);
@@ -283,7 +289,7 @@ impl Kcp {
     #[must_use]
     pub fn wait_snd(&self) -> usize {
         let block = self.block.as_deref();
-        block.map_or(0, |block| block.send.len())
+        block.map_or(0, |block| block.send.len(self.space))
     }
 
     /// A segment was sent `dead_link` times without an answer. Reference: `state == -1`; sending goes on there and here.
@@ -381,7 +387,7 @@ impl Kcp {
     pub fn queue_lengths(&self) -> QueueLengths {
         let Some(block) = self.block.as_deref() else { return QueueLengths::default() };
         QueueLengths {
-            snd_queue: block.send.queued(self.space),
+            snd_queue: block.send.queued(),
             snd_buf: block.send.unacked(self.space),
             rcv_buf: block.recv.waiting() as usize,
             rcv_queue: block.recv.ready() as usize,
@@ -412,7 +418,7 @@ impl Kcp {
     #[inline]
     pub(crate) fn release_if_empty(&mut self, cx: &mut Cx<'_>) {
         if self.stage == Stage::Idle
-            && self.block.as_deref().is_some_and(Block::is_empty)
+            && self.block.as_deref().is_some_and(|block| block.is_empty(self.space))
             && let Some(block) = self.block.take()
         {
             cx.store.give_back_block(block);
@@ -422,7 +428,7 @@ impl Kcp {
     /// Segments waiting for the window.
     #[inline]
     pub(crate) fn queued_segments(&self) -> usize {
-        self.block.as_deref().map_or(0, |block| block.send.queued(self.space))
+        self.block.as_deref().map_or(0, |block| block.send.queued())
     }
 
     fn message_len(&self) -> Result<usize, RecvError> {

@@ -72,7 +72,7 @@ impl Receiver {
     #[inline]
     pub(crate) fn on_bypassed(&mut self, rcv_nxt: &mut Sn, rcv_wnd: u32) {
         *rcv_nxt = rcv_nxt.add(1);
-        if !self.is_empty() {
+        if self.waiting > 0 {
             self.close_gap(rcv_nxt, rcv_wnd);
         }
     }

@@ -1,6 +1,7 @@
 //! Smoothed round-trip time and the retransmission timeout computed from it.
 
 use crate::config::KcpConfig;
+use crate::stats::Stats;
 
 /// Cap of the timeout, in milliseconds. A segment's own, backed-off timeout has none.
 pub(crate) const RTO_MAX: u32 = 60_000;
@@ -8,8 +9,8 @@ pub(crate) const RTO_MAX: u32 = 60_000;
 /// Integer estimator of the reference; every division truncates. Reference: `ikcp_update_ack`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rtt {
-    srtt: i32,
-    rttval: i32,
+    srtt: u32,
+    rttval: u32,
     rto: u32,
 }
 
@@ -18,36 +19,50 @@ impl Rtt {
         Self { srtt: 0, rttval: 0, rto: RTO_DEF }
     }
 
-    /// Takes one sample in milliseconds, not negative.
+    /// Takes what an ACK's echoed clock says. Every ACK is a sample, stale and repeated ones included, as in the reference.
+    ///
+    /// The echoed clock is the peer's to choose: strict input believes none that is late by more than [`RTO_MAX`] or ahead of
+    /// ours, as no honest one is. Without, only the latter is no sample.
+    #[inline]
+    pub(crate) fn on_echo(&mut self, rtt: i32, config: &KcpConfig, stats: &mut Stats) {
+        let sample = rtt.cast_unsigned();
+        if sample <= RTO_MAX {
+            self.on_sample(sample, config);
+        } else if config.strict {
+            stats.rtt_samples_dropped += 1;
+        } else if rtt >= 0 {
+            self.on_sample(sample, config);
+        }
+    }
+
+    /// Takes one sample in milliseconds, less than 2^31.
     ///
     /// A smoothed value of 0 means "none yet", as in the reference: on a link of less than a millisecond every
     /// sample is a first one.
     #[inline]
-    pub(crate) fn on_sample(&mut self, rtt: i32, config: &KcpConfig) {
+    fn on_sample(&mut self, rtt: u32, config: &KcpConfig) {
         if self.srtt == 0 {
             self.srtt = rtt;
             self.rttval = rtt / 2;
         } else {
             // 64 bits: the reference's 32 overflow (undefined there) from samples of 2^28 ms on.
-            let (srtt, rttval, rtt) =
-                (i64::from(self.srtt), i64::from(self.rttval), i64::from(rtt));
-            let delta = (rtt - srtt).abs();
-            self.rttval = narrow((3 * rttval + delta) / 4);
-            self.srtt = narrow((7 * srtt + rtt) / 8).max(1);
+            let (srtt, rttval) = (u64::from(self.srtt), u64::from(self.rttval));
+            self.rttval = narrow((3 * rttval + u64::from(rtt.abs_diff(self.srtt))) / 4);
+            self.srtt = narrow((7 * srtt + u64::from(rtt)) / 8).max(1);
         }
-        let variance = self.rttval.cast_unsigned().wrapping_mul(4).max(config.interval);
-        let rto = self.srtt.cast_unsigned().wrapping_add(variance);
+        let variance = self.rttval.wrapping_mul(4).max(config.interval);
+        let rto = self.srtt.wrapping_add(variance);
         self.rto = rto.max(config.min_rto()).min(RTO_MAX);
     }
 
     /// Smoothed round-trip time in milliseconds; 0 before the first sample.
     pub(crate) const fn srtt(&self) -> u32 {
-        self.srtt.cast_unsigned()
+        self.srtt
     }
 
     /// Smoothed deviation in milliseconds.
     pub(crate) const fn rttval(&self) -> u32 {
-        self.rttval.cast_unsigned()
+        self.rttval
     }
 
     /// Timeout of a first transmission in milliseconds.
@@ -56,10 +71,12 @@ impl Rtt {
     }
 }
 
-/// A weighted mean of 32-bit values fits 32 bits.
-#[expect(clippy::cast_possible_truncation, reason = "a mean of i32 values lies between them")]
-const fn narrow(mean: i64) -> i32 {
-    mean as i32
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a weighted mean of 32-bit values lies between them"
+)]
+const fn narrow(mean: u64) -> u32 {
+    mean as u32
 }
 
 /// Timeout before the first sample, in milliseconds.

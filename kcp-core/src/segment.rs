@@ -1,11 +1,11 @@
 //! One segment: what is known of it, when it is due again, and what a transmission changes.
 
-use crate::flush::{Datagram, Full};
+use crate::datagram::{Datagram, Full, Room};
 use crate::store::Fragment;
 use crate::units::{Millis, Sn};
 
-/// One segment, queued or in flight. Names are the reference's.
-#[derive(Debug)]
+/// One segment, queued or in flight, or the vacant place of one. Names are the reference's.
+#[derive(Debug, Default)]
 pub(crate) struct Segment {
     pub(crate) fragment: Fragment,
     pub(crate) ts: Millis,
@@ -44,26 +44,31 @@ pub(crate) struct Tally {
 }
 
 impl Segment {
-    pub(crate) fn new(fragment: Fragment) -> Self {
-        let (ts, resendts) = (Millis(0), Millis(0));
-        Self { fragment, ts, resendts, rto: 0, fastack: 0, xmit: 0, acked: false }
+    /// Puts a payload here, where none is.
+    #[inline]
+    pub(crate) fn occupy(&mut self, fragment: Fragment) {
+        debug_assert!(self.fragment.is_vacant(), "a payload is in the way");
+        // Nothing is lost with what lay here, and the straight line is spared a deallocation that never comes.
+        core::mem::forget(core::mem::replace(&mut self.fragment, fragment));
     }
 
     /// The first transmission, to be repeated after `wait` ms. Only this one may wait longer than `rto`.
+    ///
+    /// The copy comes last: it is a call, and what is done before it need not be kept across it.
     #[inline]
     pub(crate) fn emit_first(
         &mut self,
         sn: Sn,
         now: Millis,
         (rto, wait): (u32, u32),
-        out: &mut Datagram<'_>,
-    ) -> Result<(), Full> {
-        out.write_push(self.fragment.frg(), sn, now, self.fragment.as_slice())?;
-        self.xmit = 1;
+        room: Room<'_>,
+    ) {
         self.ts = now;
-        self.rto = rto;
         self.resendts = now.add(wait);
-        Ok(())
+        self.rto = rto;
+        self.fastack = 0;
+        self.xmit = 1;
+        room.push(self.fragment.frg(), sn, now, self.fragment.as_slice());
     }
 
     /// A further transmission, if one is due.
@@ -76,7 +81,8 @@ impl Segment {
         out: &mut Datagram<'_>,
     ) -> Result<(), Full> {
         if let Some(due) = self.due(now, rules) {
-            out.write_push(self.fragment.frg(), sn, now, self.fragment.as_slice())?;
+            let room = out.claim(self.fragment.len())?;
+            room.push(self.fragment.frg(), sn, now, self.fragment.as_slice());
             self.book(due, now, rules);
             tally.count(due);
             tally.dead |= self.xmit >= rules.dead_link;

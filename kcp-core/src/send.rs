@@ -1,17 +1,15 @@
 //! The send queue and the in-flight buffer: fragmenting, removal by una and ack, fast-ack counts, what is due.
 //!
-//! Both are one deque. Its first `space.numbered()` segments have numbers, `snd_una` onwards without a gap (the
-//! reference's `snd_buf`); the rest wait for the window (`snd_queue`). So admitting a segment moves nothing, and a
-//! number is found by subtraction. A segment acknowledged out of turn gives its payload back at once and stays as a hole
-//! until everything before it is acknowledged.
-
-use alloc::collections::VecDeque;
+//! Both are one ring. The segments `snd_una .. snd_nxt` are in flight (the reference's `snd_buf`), as many as are queued
+//! behind them wait for the window (`snd_queue`); a segment is numbered when it is transmitted first, and lies already where
+//! that number belongs. So numbering moves nothing, and a number is found at once. A segment acknowledged out of turn
+//! gives its payload back at once and stays as a hole until everything before it is acknowledged.
 
 use crate::config::KcpConfig;
+use crate::datagram::{Datagram, Full};
 use crate::error::SendError;
-use crate::flush::{Datagram, Full};
+use crate::ring::Ring;
 use crate::segment::{InFlight, Rules, Segment, Tally};
-use crate::stats::Stats;
 use crate::store::Store;
 use crate::units::{Millis, Sn};
 
@@ -28,26 +26,32 @@ impl SendSpace {
     pub(crate) const fn numbered(self) -> u32 {
         self.nxt.0.wrapping_sub(self.una.0)
     }
+
+    /// Whether `sn` is one of them.
+    #[inline]
+    pub(crate) const fn contains(self, sn: Sn) -> bool {
+        sn.0.wrapping_sub(self.una.0) < self.numbered()
+    }
 }
 
 /// Everything this side sent or wants to send.
 #[derive(Debug, Default)]
 pub(crate) struct Sender {
-    segments: VecDeque<Segment>,
+    ring: Ring,
+    /// Segments behind `snd_nxt`, without a number (`nsnd_que`).
+    queued: u32,
     /// Numbered segments acknowledged out of turn.
     holes: u32,
-    /// Numbered segments at the end of the in-flight part that were never transmitted.
-    fresh: u32,
     /// Payload bytes queued or in flight.
     payload_bytes: usize,
     due: DueBound,
 }
 
-/// What a flush may conclude without looking at the in-flight segments.
+/// What a flush may conclude without looking at the in-flight segments. Means nothing while none is in flight.
 #[derive(Clone, Copy, Debug, Default)]
 struct DueBound {
-    /// No transmitted segment's timeout passes before this; `None` without such segments.
-    earliest: Option<Millis>,
+    /// No segment's timeout passes before this.
+    earliest: Millis,
     /// A timeout has backed off so far that it may not be compared with the others: always look.
     far: bool,
     /// No segment has a higher fast-ack count than this.
@@ -55,13 +59,15 @@ struct DueBound {
 }
 
 impl Sender {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.segments.is_empty()
+    /// Nothing queued or in flight.
+    #[inline]
+    pub(crate) const fn is_empty(&self, space: SendSpace) -> bool {
+        self.queued == 0 && space.numbered() == 0
     }
 
     /// Segments queued or in flight and not acknowledged.
-    pub(crate) fn len(&self) -> usize {
-        self.segments.len() - self.holes as usize
+    pub(crate) const fn len(&self, space: SendSpace) -> usize {
+        self.unacked(space) + self.queued()
     }
 
     /// Segments in flight and not acknowledged (`nsnd_buf`).
@@ -70,20 +76,13 @@ impl Sender {
     }
 
     /// Segments without a number (`nsnd_que`).
-    #[inline]
-    pub(crate) fn queued(&self, space: SendSpace) -> usize {
-        self.segments.len() - space.numbered() as usize
+    pub(crate) const fn queued(&self) -> usize {
+        self.queued as usize
     }
 
-    /// Numbered segments wait to be transmitted for the first time.
-    #[inline]
-    pub(crate) const fn has_fresh(&self) -> bool {
-        self.fresh > 0
-    }
-
-    /// Bytes of the deque's own memory.
-    pub(crate) fn heap_bytes(&self) -> usize {
-        self.segments.capacity() * size_of::<Segment>()
+    /// Bytes of the ring's own memory.
+    pub(crate) const fn heap_bytes(&self) -> usize {
+        self.ring.heap_bytes()
     }
 
     /// Payload bytes queued or in flight.
@@ -91,42 +90,14 @@ impl Sender {
         self.payload_bytes
     }
 
-    /// Clears what an emptied sender remembers of its session.
-    #[inline]
-    pub(crate) fn forget(&mut self) {
-        self.holes = 0;
-        self.fresh = 0;
-        self.payload_bytes = 0;
-        self.due = DueBound::default();
-    }
-
     /// Gives everything back.
-    pub(crate) fn clear(&mut self, store: &mut Store) {
-        for segment in self.segments.drain(..) {
-            store.give_back(segment.fragment);
-        }
-        self.forget();
+    pub(crate) fn clear(&mut self, space: &mut SendSpace, store: &mut Store) {
+        self.unqueue(*space, 0, store);
+        self.remove_front(space, space.nxt, store);
     }
 
     /// Queues a message, or stream bytes, cut at the mss. Reference: `ikcp_send`.
-    #[inline]
     pub(crate) fn push(
-        &mut self,
-        space: SendSpace,
-        bytes: &[u8],
-        config: &KcpConfig,
-        store: &mut Store,
-    ) -> Result<usize, SendError> {
-        let mss = config.mss() as usize;
-        if bytes.len() <= mss && !config.stream {
-            let queued = self.append(bytes, 0, store);
-            return if queued { Ok(bytes.len()) } else { Err(SendError::StoreFull) };
-        }
-        self.push_fragments(space, bytes, config, store)
-    }
-
-    #[inline(never)] // beside the straight line of a single fragment
-    fn push_fragments(
         &mut self,
         space: SendSpace,
         bytes: &[u8],
@@ -146,53 +117,58 @@ impl Sender {
         if count >= FRAGMENTS_MAX {
             return if taken > 0 { Ok(taken) } else { Err(SendError::TooLong) };
         }
-        let before = self.segments.len();
+        let before = self.queued;
         for left in (0..count).rev() {
             let from = (count - 1 - left) * mss;
             let piece = &rest[from..rest.len().min(from + mss)];
             // At most 126 fragments follow the first.
             let frg = if config.stream { 0 } else { u8::try_from(left).unwrap_or(u8::MAX) };
-            if !self.append(piece, frg, store) {
-                return self.undo(before, taken, config.stream, store);
+            if self.append(space, piece, frg, store) {
+                taken += piece.len();
+            } else if config.stream && taken > 0 {
+                return Ok(taken);
+            } else {
+                // A message is queued whole or not at all.
+                self.unqueue(space, before, store);
+                return Err(SendError::StoreFull);
             }
-            taken += piece.len();
         }
         Ok(taken)
-    }
-
-    /// Numbers as many queued segments as fit `window`, so that a flush sends them.
-    #[inline]
-    pub(crate) fn admit(&mut self, space: &mut SendSpace, window: u32) {
-        let numbered = space.numbered();
-        let room = window.wrapping_sub(numbered);
-        // Signed, as `_itimediff(snd_nxt, snd_una + cwnd) < 0` is: a window that shrank admits nothing.
-        if room.cast_signed() <= 0 {
-            return;
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the minimum of two is at most the 32-bit one"
-        )]
-        let count = self.queued(*space).min(room as usize) as u32;
-        space.nxt = space.nxt.add(count);
-        self.fresh += count;
     }
 
     /// Removes everything before `una`. Reference: `ikcp_parse_una`, `ikcp_shrink_buf`.
     #[inline]
     pub(crate) fn on_una(&mut self, space: &mut SendSpace, una: Sn, store: &mut Store) {
-        let ahead = una.since(space.una);
-        if ahead > 0 {
-            self.remove_front(space, ahead.cast_unsigned(), store);
+        if una.since(space.una) > 0 {
+            self.remove_front(space, una, store);
         }
     }
 
-    /// Removes the segment `sn`, if it is in flight. Reference: `ikcp_parse_ack`, `ikcp_shrink_buf`.
+    /// Removes everything before `una`, and the segment `sn` if it is in flight. Reference: also `ikcp_parse_ack`.
     #[inline]
-    pub(crate) fn on_ack(&mut self, space: &mut SendSpace, sn: Sn, store: &mut Store) {
-        // Most often `una` has removed it already.
-        if let Some(index) = index_of(*space, sn) {
-            self.remove(space, index, store);
+    pub(crate) fn on_una_and_ack(
+        &mut self,
+        space: &mut SendSpace,
+        una: Sn,
+        sn: Sn,
+        store: &mut Store,
+    ) {
+        if una.since(space.una) <= 0 {
+            if space.contains(sn) {
+                self.remove(space, sn, store);
+            }
+        } else if sn.since(una) < 0 {
+            self.remove_front(space, una, store);
+        } else {
+            self.remove_front_and(space, una, sn, store);
+        }
+    }
+
+    #[inline(never)] // beside the straight line: most often `una` is past `sn`
+    fn remove_front_and(&mut self, space: &mut SendSpace, una: Sn, sn: Sn, store: &mut Store) {
+        self.remove_front(space, una, store);
+        if space.contains(sn) {
+            self.remove(space, sn, store);
         }
     }
 
@@ -200,73 +176,121 @@ impl Sender {
     /// the ordinary case that `sn` is not ahead of a hole. Reference: `ikcp_parse_fastack`.
     #[inline]
     pub(crate) fn on_fastack(&mut self, space: SendSpace, sn: Sn, ts: Millis) {
-        let Some(index) = index_of(space, sn) else { return };
-        for segment in self.segments.range_mut(..index) {
-            if !segment.acked && ts.since(segment.ts) >= 0 {
+        if space.contains(sn) {
+            self.count_fastack(space, sn, ts);
+        }
+    }
+
+    #[inline(never)] // beside the straight line
+    fn count_fastack(&mut self, space: SendSpace, sn: Sn, ts: Millis) {
+        let mut earlier = space.una;
+        while earlier != sn {
+            if let Some(segment) = self.ring.get_mut(earlier)
+                && !segment.acked
+                && ts.since(segment.ts) >= 0
+            {
                 segment.fastack = segment.fastack.saturating_add(1);
                 self.due.fastack = self.due.fastack.max(segment.fastack);
             }
+            earlier = earlier.add(1);
         }
     }
 
     /// Whether a flush at `now` must look at segments that were transmitted before.
     #[inline]
-    pub(crate) fn must_scan(&self, now: Millis, resent: u32) -> bool {
-        let timed_out = self.due.earliest.is_some_and(|earliest| now.since(earliest) >= 0);
-        timed_out || self.due.fastack >= resent || self.due.far
+    pub(crate) const fn must_scan(
+        &self,
+        space: SendSpace,
+        now: Millis,
+        config: &KcpConfig,
+    ) -> bool {
+        let due = &self.due;
+        let timed_out = now.since(due.earliest) >= 0;
+        space.numbered() > 0 && (timed_out || due.fastack >= config.resent() || due.far)
     }
 
-    /// Forgets the bounds; a scan that visits every in-flight segment builds them anew.
-    pub(crate) fn begin_scan(&mut self) {
-        self.due = DueBound::default();
+    /// Forgets the bounds; a scan at `now` that visits every in-flight segment builds them anew.
+    pub(crate) const fn begin_scan(&mut self, now: Millis) {
+        self.due = DueBound { earliest: now.add(FAR_MS), far: false, fastack: 0 };
     }
 
     /// The in-flight segments, oldest first, with their numbers; holes left out.
     pub(crate) fn in_flight(&self, space: SendSpace) -> impl Iterator<Item = InFlight> {
-        let numbered = self.segments.iter().take(space.numbered() as usize);
-        let unacked = (0..).zip(numbered).filter(|(_, segment)| !segment.acked);
-        unacked.map(move |(offset, segment)| segment.in_flight(space.una.add(offset)))
+        let numbers = (0..space.numbered()).map(move |offset| space.una.add(offset));
+        let segments = numbers.filter_map(|sn| Some((sn, self.ring.get(sn)?)));
+        let unacked = segments.filter(|(_, segment)| !segment.acked);
+        unacked.map(|(sn, segment)| segment.in_flight(sn))
     }
 
-    /// Writes what was never transmitted, to be repeated after the timeout `(rto, wait)`.
+    /// Numbers and writes as many queued segments as fit `window`, to be repeated after the timeout `(rto, wait)`.
     ///
-    /// Inlined so that the datagram's position stays in registers (measured: 5 % of a round trip's instructions).
+    /// The reference numbers all of them at the beginning of the flush; the difference shows only in the middle of one.
+    /// Most often it is one segment, which takes no loop.
     ///
     /// # Errors
     /// `out` is full; the next segment is as it was.
-    #[inline(always)]
-    pub(crate) fn transmit_fresh(
+    #[inline(always)] // so that the datagram's position stays in registers
+    pub(crate) fn transmit_queued(
         &mut self,
-        space: SendSpace,
+        space: &mut SendSpace,
+        window: u32,
         now: Millis,
         timeout: (u32, u32),
-        stats: &mut Stats,
         out: &mut Datagram<'_>,
     ) -> Result<(), Full> {
-        let before = self.fresh;
-        let mut filled = Ok(());
-        while self.fresh > 0 {
-            let sn = Sn(space.nxt.0.wrapping_sub(self.fresh));
-            let index = (space.numbered() - self.fresh) as usize;
-            let Some(segment) = self.segments.get_mut(index) else { break };
-            // A forged ack may have come before the segment left.
-            if !segment.acked {
-                filled = segment.emit_first(sn, now, timeout, out);
-                if filled.is_err() {
-                    break;
-                }
-            }
-            self.fresh -= 1;
+        // Signed, as `_itimediff(snd_nxt, snd_una + cwnd) < 0` is: a window that shrank admits nothing.
+        let room = window.wrapping_sub(space.numbered()).cast_signed();
+        if room <= 0 || self.queued == 0 {
+            return Ok(());
         }
-        if before > self.fresh {
-            stats.segments_sent += u64::from(before - self.fresh);
-            self.due.include_time(now.add(timeout.1));
+        let resendts = now.add(timeout.1);
+        if space.numbered() == 0 {
+            self.due = DueBound { earliest: resendts, far: false, fastack: 0 };
+        } else {
+            self.due.include_time(resendts);
         }
-        filled
+        self.transmit_first(space, now, timeout, out)?;
+        if self.queued > 0 && room > 1 {
+            self.transmit_more(space, window, now, timeout, out)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Writes again what is due, from `cursor` on and before the first segment never transmitted; moves `cursor` behind
-    /// what was looked at and builds the bounds anew.
+    #[inline(never)] // beside the straight line
+    fn transmit_more(
+        &mut self,
+        space: &mut SendSpace,
+        window: u32,
+        now: Millis,
+        timeout: (u32, u32),
+        out: &mut Datagram<'_>,
+    ) -> Result<(), Full> {
+        while self.queued > 0 && window.wrapping_sub(space.numbered()).cast_signed() > 0 {
+            self.transmit_first(space, now, timeout, out)?;
+        }
+        Ok(())
+    }
+
+    /// Numbers and writes the first queued segment.
+    #[inline(always)] // at two places, one of them the straight line
+    fn transmit_first(
+        &mut self,
+        space: &mut SendSpace,
+        now: Millis,
+        timeout: (u32, u32),
+        out: &mut Datagram<'_>,
+    ) -> Result<(), Full> {
+        let sn = space.nxt;
+        let Some(segment) = self.ring.get_mut(sn) else { return Ok(()) };
+        let room = out.claim(segment.fragment.len())?;
+        space.nxt = sn.add(1);
+        self.queued -= 1;
+        segment.emit_first(sn, now, timeout, room);
+        Ok(())
+    }
+
+    /// Writes again what is due, from `cursor` on; moves `cursor` behind what was looked at and builds the bounds anew.
     ///
     /// # Errors
     /// `out` is full; the segment at `cursor` is as it was.
@@ -281,11 +305,11 @@ impl Sender {
     ) -> Result<(), Full> {
         // Input between two calls may have moved the window past the cursor.
         let mut sn = if cursor.since(space.una) < 0 { space.una } else { *cursor };
-        let end = (space.numbered() - self.fresh) as usize;
-        let start = (sn.0.wrapping_sub(space.una.0) as usize).min(end);
         let mut filled = Ok(());
-        for segment in self.segments.range_mut(start..end) {
-            if !segment.acked {
+        while sn != space.nxt {
+            if let Some(segment) = self.ring.get_mut(sn)
+                && !segment.acked
+            {
                 filled = segment.emit_again(sn, now, rules, tally, out);
                 if filled.is_err() {
                     break;
@@ -298,64 +322,85 @@ impl Sender {
         filled
     }
 
-    /// A time before which no in-flight segment times out; `None` with nothing transmitted and unacknowledged.
+    /// A time before which no in-flight segment times out; `None` with nothing in flight.
     ///
     /// It may be early (the segment it came from may be acknowledged by now); the flush at that time corrects it.
-    pub(crate) fn earliest_resend(&self, now: Millis, interval: u32) -> Option<Millis> {
-        if self.due.far { Some(now.add(interval)) } else { self.due.earliest }
+    pub(crate) fn earliest_resend(
+        &self,
+        space: SendSpace,
+        now: Millis,
+        interval: u32,
+    ) -> Option<Millis> {
+        let earliest = if self.due.far { now.add(interval) } else { self.due.earliest };
+        (space.numbered() > 0).then_some(earliest)
     }
 
     /// Largest payload of a numbered or queued segment.
-    pub(crate) fn longest(&self) -> usize {
-        self.segments.iter().map(|segment| segment.fragment.len()).max().unwrap_or(0)
+    pub(crate) fn longest(&self, space: SendSpace) -> usize {
+        let numbers = (0..space.numbered() + self.queued).map(|offset| space.una.add(offset));
+        let segments = numbers.filter_map(|sn| self.ring.get(sn));
+        segments.map(|segment| segment.fragment.len()).max().unwrap_or(0)
     }
 
-    /// Removes the first `count` numbered segments, and the holes that come to the front by that.
-    #[inline(always)] // once per datagram that acknowledges
-    fn remove_front(&mut self, space: &mut SendSpace, count: u32, store: &mut Store) {
-        let mut removed = count.min(space.numbered());
-        for _ in 0..removed {
-            self.pop_front(store);
+    /// Removes the numbered segments before `una`, and the holes that come to the front by that. Most often it is one, which
+    /// takes no loop.
+    #[inline(never)] // a leaf: few registers to save
+    fn remove_front(&mut self, space: &mut SendSpace, una: Sn, store: &mut Store) {
+        if una == space.una.add(1) && self.holes == 0 && space.numbered() > 0 {
+            self.remove_first(space, store);
+        } else {
+            self.remove_several(space, una, store);
         }
-        while self.holes > 0 && self.segments.front().is_some_and(|segment| segment.acked) {
-            self.segments.pop_front();
+    }
+
+    #[inline(never)] // beside the straight line
+    fn remove_several(&mut self, space: &mut SendSpace, una: Sn, store: &mut Store) {
+        // Only without strict input does a peer acknowledge what was never sent.
+        let end = if una.since(space.nxt) > 0 { space.nxt } else { una };
+        while space.una != end {
+            self.remove_first(space, store);
+        }
+        while self.holes > 0 && self.ring.get(space.una).is_some_and(|segment| segment.acked) {
+            self.remove_first(space, store);
+        }
+    }
+
+    #[inline]
+    fn remove_first(&mut self, space: &mut SendSpace, store: &mut Store) {
+        let sn = space.una;
+        space.una = sn.add(1);
+        if let Some(segment) = self.ring.get_mut(sn)
+            && segment.acked
+        {
+            segment.acked = false;
             self.holes -= 1;
-            removed += 1;
+        } else {
+            self.vacate(sn, store);
         }
-        space.una = space.una.add(removed);
-        let numbered = space.numbered();
-        if numbered == 0 {
-            self.due = DueBound::default();
-        }
-        // A forged una may remove what was numbered but not yet written.
-        self.fresh = self.fresh.min(numbered);
     }
 
-    /// Removes the first segment. Kept apart from the loop: most often there is just one.
-    #[inline(never)]
-    fn pop_front(&mut self, store: &mut Store) {
-        let Some(segment) = self.segments.pop_front() else { return };
-        self.payload_bytes -= segment.fragment.len();
-        self.holes -= u32::from(segment.acked);
-        store.give_back(segment.fragment);
-    }
-
-    /// Removes the numbered segment at `index`. Away from the front it leaves a hole: the payload is given back at once, its
+    /// Removes the numbered segment `sn`. Away from the front it leaves a hole: the payload is given back at once, its
     /// place in the order stays.
     #[inline(never)] // beside the straight line
-    fn remove(&mut self, space: &mut SendSpace, index: usize, store: &mut Store) {
-        if index == 0 {
-            return self.remove_front(space, 1, store);
+    fn remove(&mut self, space: &mut SendSpace, sn: Sn, store: &mut Store) {
+        if sn == space.una {
+            return self.remove_front(space, sn.add(1), store);
         }
-        if let Some(segment) = self.segments.get_mut(index)
+        if let Some(segment) = self.ring.get_mut(sn)
             && !segment.acked
         {
             segment.acked = true;
             self.holes += 1;
-            let fragment = core::mem::take(&mut segment.fragment);
-            self.payload_bytes -= fragment.len();
-            store.give_back(fragment);
+            self.vacate(sn, store);
         }
+    }
+
+    /// Gives the payload of the segment in `sn`'s slot back.
+    #[inline]
+    fn vacate(&mut self, sn: Sn, store: &mut Store) {
+        let Some(segment) = self.ring.get_mut(sn) else { return };
+        self.payload_bytes -= segment.fragment.len();
+        store.give_back(core::mem::take(&mut segment.fragment));
     }
 
     /// Stream mode: fills the last queued segment up. Even no bytes make it the end of its message, as in the reference.
@@ -366,12 +411,11 @@ impl Sender {
         mss: usize,
         store: &mut Store,
     ) -> Result<usize, SendError> {
-        if self.queued(space) == 0 {
+        if self.queued == 0 {
             return Ok(0);
         }
-        let Some(tail) = self.segments.back_mut().filter(|tail| tail.fragment.len() < mss) else {
-            return Ok(0);
-        };
+        let tail = self.ring.get_mut(space.nxt.add(self.queued - 1));
+        let Some(tail) = tail.filter(|tail| tail.fragment.len() < mss) else { return Ok(0) };
         let count = bytes.len().min(mss - tail.fragment.len());
         if !tail.fragment.extend(&bytes[..count], store) {
             return Err(SendError::StoreFull);
@@ -381,56 +425,62 @@ impl Sender {
         Ok(count)
     }
 
-    #[inline(always)] // two callers, one of them the straight line
-    fn append(&mut self, piece: &[u8], frg: u8, store: &mut Store) -> bool {
-        if self.segments.len() == self.segments.capacity() && !self.grow(store) {
-            return false;
-        }
-        let Some(fragment) = store.keep(piece, frg) else { return false };
-        self.segments.push_back(Segment::new(fragment));
-        self.payload_bytes += piece.len();
-        true
-    }
-
-    /// A message is queued whole or not at all; of a stream, what was taken stays.
-    #[cold]
-    fn undo(
+    /// Queues one segment, if that takes no memory but what was used before. `false`: nothing happened.
+    #[inline]
+    pub(crate) fn append_recycled(
         &mut self,
-        before: usize,
-        taken: usize,
-        stream: bool,
+        space: SendSpace,
+        piece: &[u8],
+        frg: u8,
         store: &mut Store,
-    ) -> Result<usize, SendError> {
-        if stream && taken > 0 {
-            return Ok(taken);
+    ) -> bool {
+        if ((space.numbered() + self.queued) as usize) < self.ring.capacity()
+            && let Some(slot) = self.ring.get_mut(space.nxt.add(self.queued))
+            && let Some(fragment) = store.recycled(piece.len(), frg)
+        {
+            self.queued += 1;
+            self.payload_bytes += piece.len();
+            slot.occupy(fragment);
+            slot.fragment.fill(0, piece);
+            return true;
         }
-        for segment in self.segments.drain(before..) {
-            self.payload_bytes -= segment.fragment.len();
-            store.give_back(segment.fragment);
-        }
-        Err(SendError::StoreFull)
+        false
     }
 
+    /// Queues one segment. `false`: the store is full.
+    fn append(&mut self, space: SendSpace, piece: &[u8], frg: u8, store: &mut Store) -> bool {
+        self.append_recycled(space, piece, frg, store) || self.append_anew(space, piece, frg, store)
+    }
+
+    /// As [`Sender::append`], making what is missing.
     #[cold]
-    fn grow(&mut self, store: &mut Store) -> bool {
-        let more = self.segments.capacity().max(SEGMENTS_FIRST);
-        let booked = more * size_of::<Segment>();
-        if !store.book(booked) {
+    fn append_anew(&mut self, space: SendSpace, piece: &[u8], frg: u8, store: &mut Store) -> bool {
+        let full = (space.numbered() + self.queued) as usize == self.ring.capacity();
+        if full && !self.ring.grow(space.una, store) {
             return false;
         }
-        let before = self.heap_bytes();
-        self.segments.reserve_exact(more);
-        store.rebook(booked, self.heap_bytes() - before);
+        let Some(slot) = self.ring.get_mut(space.nxt.add(self.queued)) else { return false };
+        let Some(fragment) = store.keep(piece, frg) else { return false };
+        self.queued += 1;
+        self.payload_bytes += piece.len();
+        slot.occupy(fragment);
         true
+    }
+
+    /// Gives back what is queued behind the first `keep` segments without a number.
+    #[cold]
+    fn unqueue(&mut self, space: SendSpace, keep: u32, store: &mut Store) {
+        while self.queued > keep {
+            self.queued -= 1;
+            self.vacate(space.nxt.add(self.queued), store);
+        }
     }
 }
 
 impl DueBound {
     #[inline]
     fn include_time(&mut self, resendts: Millis) {
-        if self.earliest.is_none_or(|at| resendts.since(at) < 0) {
-            self.earliest = Some(resendts);
-        }
+        self.earliest = self.earliest.earliest(resendts);
     }
 
     fn include(&mut self, segment: &Segment, now: Millis) {
@@ -440,18 +490,8 @@ impl DueBound {
     }
 }
 
-/// The place of `sn` in the deque, if it is numbered.
-#[inline]
-const fn index_of(space: SendSpace, sn: Sn) -> Option<usize> {
-    let offset = sn.0.wrapping_sub(space.una.0);
-    if offset < space.numbered() { Some(offset as usize) } else { None }
-}
-
 /// A message of this many fragments is refused: one less always fits the smallest receive window of a stock peer.
 pub(crate) const FRAGMENTS_MAX: usize = 128;
-
-/// Segments a deque starts with.
-const SEGMENTS_FIRST: usize = 4;
 
 /// A timeout further ahead than this (12 days) may compare wrongly with one far behind it.
 const FAR_MS: u32 = 1 << 30;

@@ -120,36 +120,50 @@ impl Store {
     }
 
     /// Copies `bytes` into a buffer. `None`: the store is full.
-    #[inline]
     pub(crate) fn keep(&mut self, bytes: &[u8], frg: u8) -> Option<Fragment> {
-        self.keep_joined(&[], bytes, frg)
+        let mut fragment = self.fragment(bytes.len(), frg)?;
+        fragment.fill(0, bytes);
+        Some(fragment)
     }
 
-    /// Copies `head` and `tail`, one after the other, into a buffer. `None`: the store is full.
+    /// A fragment of `len` bytes, to be filled. `None`: the store is full.
+    pub(crate) fn fragment(&mut self, len: usize, frg: u8) -> Option<Fragment> {
+        if let Some(recycled) = self.recycled(len, frg) {
+            return Some(recycled);
+        }
+        let buffer = self.make_buffer(len)?;
+        Some(Fragment::new(buffer, class_of(len), len, frg))
+    }
+
+    /// As [`Store::fragment`], if there is a buffer that was used before.
     #[inline]
-    pub(crate) fn keep_joined(&mut self, head: &[u8], tail: &[u8], frg: u8) -> Option<Fragment> {
-        let len = head.len() + tail.len();
+    pub(crate) fn recycled(&mut self, len: usize, frg: u8) -> Option<Fragment> {
         let class = class_of(len);
-        let buffer = match self.buffers.get_mut(class).and_then(|class| class.free.pop()) {
-            Some(buffer) => {
-                self.bytes_recycled -= buffer.len();
-                buffer
-            }
-            None => self.make_buffer(len)?,
-        };
-        Some(Fragment::fill(buffer, class, head, tail, frg))
+        let buffer = self.buffers.get_mut(class)?.free.pop()?;
+        self.bytes_recycled -= buffer.len();
+        Some(Fragment::new(buffer, class, len, frg))
     }
 
     /// Takes a fragment's buffer back.
     #[inline]
     pub(crate) fn give_back(&mut self, fragment: Fragment) {
         let (buffer, class) = fragment.into_buffer();
-        if let Some(class) = self.buffers.get_mut(class) {
+        // There is always room: see `Recycled::made`. Asking keeps the allocator's calls off the straight line.
+        if let Some(class) = self.buffers.get_mut(class)
+            && class.free.len() < class.free.capacity()
+        {
             self.bytes_recycled += buffer.len();
             class.free.push(buffer);
         } else {
-            self.bytes_held = self.bytes_held.saturating_sub(buffer.len());
+            self.discard(buffer);
         }
+    }
+
+    /// Frees a buffer that belongs to no class.
+    #[cold]
+    #[expect(clippy::boxed_local, reason = "freed here, off the straight line")]
+    fn discard(&mut self, buffer: Box<[u8]>) {
+        self.bytes_held = self.bytes_held.saturating_sub(buffer.len());
     }
 
     /// The block in `slot`, put there first if there is none. `None`: the store is full.

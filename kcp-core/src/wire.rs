@@ -117,10 +117,10 @@ impl<'a> View<'a> {
     }
 
     /// The payload at the front of `rest`, and what follows it. `None` when it is not all there; a length of 2^31 and more
-    /// never is.
+    /// never is, no datagram being that long.
     #[inline]
     pub(crate) fn payload(self, rest: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
-        rest.split_at_checked(usize::try_from(self.len().cast_signed()).ok()?)
+        rest.split_at_checked(self.len() as usize)
     }
 
     #[inline]
@@ -131,6 +131,18 @@ impl<'a> View<'a> {
     #[inline]
     pub(crate) const fn cmd(self) -> Option<Command> {
         Command::from_code(self.0[4])
+    }
+
+    /// Whether this is a `cmd` of the conversation `conv`, and the end of its message.
+    #[inline]
+    pub(crate) fn is_simple(self, conv: Conv, cmd: Command) -> bool {
+        self.conv() == conv && u16::from_le_bytes([self.0[4], self.0[5]]) == cmd as u16
+    }
+
+    /// Whether this is a `cmd`.
+    #[inline]
+    pub(crate) const fn is(self, cmd: Command) -> bool {
+        self.0[4] == cmd as u8
     }
 
     #[inline]

@@ -131,6 +131,26 @@ fn the_edge_of_what_was_sent_is_fine() {
 }
 
 #[test]
+fn what_has_not_left_yet_cannot_be_acknowledged() {
+    let mut victim = Victim::new();
+    victim.config = KcpConfig { mtu: 60, snd_wnd: 128, ..victim.config };
+    let before = victim.kcp.snd_nxt();
+    victim.cx(|kcp, cx| {
+        let mut buf = [0; 60];
+        kcp.flush(cx, NOW);
+        while kcp.snd_nxt() == before {
+            kcp.poll_transmit(cx, NOW, &mut buf).unwrap();
+        }
+    });
+    let next = before.add(1);
+    assert_eq!(victim.kcp.snd_nxt(), next, "one message fills a datagram");
+    assert_eq!(victim.input(&[ack(next.0, 2)]), Err(InputError::AckBeyondSent));
+    let queued = victim.kcp.queue_lengths().snd_queue;
+    assert_eq!(victim.flush(), queued, "each leaves once");
+    victim.input(&[ack(next.0, 2)]).unwrap();
+}
+
+#[test]
 fn round_trip_samples_above_a_minute_are_not_believed() {
     let mut victim = Victim::new();
     let rto = victim.kcp.rto();

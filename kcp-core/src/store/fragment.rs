@@ -30,6 +30,12 @@ impl Fragment {
         self.frg
     }
 
+    /// Whether there is no buffer to be given back.
+    #[inline]
+    pub(crate) const fn is_vacant(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Makes this the end of its message.
     pub(crate) const fn end_message(&mut self) {
         self.frg = 0;
@@ -49,30 +55,27 @@ impl Fragment {
             self.len = len;
             return true;
         }
-        let Some(larger) = store.keep_joined(self.as_slice(), more, self.frg) else { return false };
+        let Some(mut larger) = store.fragment(end, self.frg) else { return false };
+        larger.fill(0, self.as_slice());
+        larger.fill(self.len(), more);
         store.give_back(core::mem::replace(self, larger));
         true
     }
 
-    /// A payload of `head` and `tail` in `buffer`, which is of `class` and holds at least both.
+    /// A payload of `len` bytes in `buffer`, which is of `class` and holds at least that. What the bytes are is left open.
     #[inline]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "class_of gives less than 256, the wire's length has 32 bits"
     )]
-    pub(super) fn fill(
-        mut buffer: Box<[u8]>,
-        class: usize,
-        head: &[u8],
-        tail: &[u8],
-        frg: u8,
-    ) -> Self {
-        let len = head.len() + tail.len();
-        if !head.is_empty() {
-            buffer[..head.len()].copy_from_slice(head);
-        }
-        buffer[head.len()..len].copy_from_slice(tail);
+    pub(super) const fn new(buffer: Box<[u8]>, class: usize, len: usize, frg: u8) -> Self {
         Self { buffer, len: len as u32, frg, class: class as u8 }
+    }
+
+    /// Writes `bytes` from the offset `at` on. The buffer holds them: it was asked for by their length.
+    #[inline]
+    pub(crate) fn fill(&mut self, at: usize, bytes: &[u8]) {
+        self.buffer[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
     /// The buffer and its class.
