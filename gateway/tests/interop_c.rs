@@ -32,7 +32,7 @@ fn c_clients_get_every_message_back() {
     for io in live::DRIVERS {
         let gateway = live::start(Config::default(), io);
         echo_all(gateway.listen_addrs()[0], CLIENTS, &LARGE, Duration::from_secs(60));
-        sound(&gateway, CLIENTS);
+        sound(&gateway, CLIENTS, &[DropReason::Amplification]);
     }
 }
 
@@ -42,7 +42,8 @@ fn c_clients_get_every_message_back_through_a_bad_network() {
         let gateway = live::start(Config::default(), io);
         let proxy = bad_network(gateway.listen_addrs()[0], io);
         echo_all(proxy.listen_addr(), CLIENTS, &MEDIUM, Duration::from_secs(120));
-        sound(&gateway, CLIENTS);
+        // A first datagram that others overtook comes from a client that had received nothing yet.
+        sound(&gateway, CLIENTS, &[DropReason::Amplification, DropReason::StaleStart]);
         let totals = proxy.stop().expect("the proxy ran to the end");
         assert_eq!(totals.clients, u64::from(CLIENTS));
         for way in [totals.up, totals.down] {
@@ -83,14 +84,14 @@ fn echo_all(target: SocketAddr, clients: u32, sizes: &[usize], patience: Duratio
     });
 }
 
-/// Nothing died, everybody got one session, and nothing that the clients sent was refused.
-fn sound(gateway: &Gateway, clients: u32) {
+/// Nothing died, everybody got one session, and nothing that the clients sent was refused but for the reasons `allowed`. One
+/// always is: a client slow to acknowledge its first echo makes the gateway hold back, which is no refusal.
+fn sound(gateway: &Gateway, clients: u32, allowed: &[DropReason]) {
     assert!(gateway.failure().is_none(), "a shard died: {:?}", gateway.failure());
     let stats = gateway.stats();
     assert_eq!(stats.get(Stat::Births), u64::from(clients));
     for &reason in DropReason::ALL {
-        // A client slow to acknowledge its first echo makes the gateway hold back; that is no refusal.
-        if reason != DropReason::Amplification {
+        if !allowed.contains(&reason) {
             assert_eq!(stats.drops(reason), 0, "{reason:?}");
         }
     }
