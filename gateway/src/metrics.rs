@@ -112,6 +112,10 @@ fn of_stat(stat: Stat) -> Def {
             "Requests for payload memory that the store's bound refused.",
         ),
         Stat::Births => counter("kcp_gateway_sessions_started_total", "Sessions started."),
+        Stat::Probes => counter(
+            "kcp_gateway_probe_sessions_total",
+            "Sessions of the gateway's own prober; they are in no other count of sessions.",
+        ),
         Stat::MessagesIn => {
             counter("kcp_gateway_messages_received_total", "Messages received whole from clients.")
         }
@@ -272,6 +276,23 @@ const RELOAD_OK: Def = gauge(
     "0 after a reload that changed nothing because it was wrong, refused or not taken; else 1.",
 );
 
+const PROBE_SUCCESS: Def = gauge(
+    "kcp_gateway_probe_success",
+    "1 when the gateway's own prober last got a session with every shard through the listener; absent while it rests.",
+);
+const PROBES: Def = counter(
+    "kcp_gateway_probes_total",
+    "Rounds of the gateway's own prober, a session with every shard in each, by outcome.",
+);
+const PROBE_DURATION: Def = gauge(
+    "kcp_gateway_probe_duration_seconds",
+    "Time that the slowest shard took to acknowledge in the last round that succeeded.",
+);
+const PROBE_LAST_SUCCESS: Def = gauge(
+    "kcp_gateway_probe_last_success_timestamp_seconds",
+    "When the last round succeeded, in seconds since 1970.",
+);
+
 /// Reads a plane at scrape time.
 struct GatewayCollector {
     plane: Arc<Plane>,
@@ -289,6 +310,7 @@ impl Collector for GatewayCollector {
         self.process(&mut families);
         self.listeners(&mut families);
         self.reloads(&mut families);
+        self.probes(&mut families);
         families.into_vec()
     }
 }
@@ -353,6 +375,28 @@ impl GatewayCollector {
             families.add(RELOADS.with("outcome", outcome), &[], float(count));
         }
         families.add(RELOAD_OK, &[], one_if(reloads.last_error.is_none()));
+    }
+}
+
+impl GatewayCollector {
+    /// Only while probes are made: one that nobody makes neither succeeds nor fails.
+    fn probes(&self, families: &mut Families) {
+        if !self.plane.is_probed() {
+            return;
+        }
+        for probe in self.plane.probes.read() {
+            let listener = probe.listener.to_string();
+            let labels = [("listener", listener.as_str())];
+            families.add(PROBE_SUCCESS, &labels, one_if(probe.error.is_none()));
+            families.add(PROBES.with("outcome", "succeeded"), &labels, float(probe.succeeded));
+            families.add(PROBES.with("outcome", "failed"), &labels, float(probe.failed));
+            if let Some(us) = probe.latency_us {
+                families.add(PROBE_DURATION, &labels, float(us) / 1e6);
+            }
+            if let Some(at) = probe.last_success_unix_s {
+                families.add(PROBE_LAST_SUCCESS, &labels, at);
+            }
+        }
     }
 }
 
@@ -443,7 +487,7 @@ mod tests {
         stats.chain(drops).chain(ends).chain(histograms).map(|def| (def, def.label)).collect()
     }
 
-    fn globals() -> [Def; 12] {
+    fn globals() -> [Def; 16] {
         [
             BUILD_INFO,
             DRIVER_INFO,
@@ -457,6 +501,10 @@ mod tests {
             SEND_BUFFER,
             RELOADS,
             RELOAD_OK,
+            PROBE_SUCCESS,
+            PROBES,
+            PROBE_DURATION,
+            PROBE_LAST_SUCCESS,
         ]
     }
 

@@ -145,6 +145,8 @@ pub struct Session {
     pub listener: u16,
     /// Which of the gateway's addresses the client uses: an index into the shard's list, 0 for the socket's own.
     pub local: u16,
+    /// It is not a player's but the gateway's own prober's.
+    pub is_probe: bool,
     /// It stands in the list of sessions to flush this turn.
     pub dirty: bool,
     /// It stands in the list of sessions whose messages wait for the upstream.
@@ -170,6 +172,7 @@ impl Session {
             generation: 0,
             listener,
             local,
+            is_probe: false,
             dirty: false,
             blocked: false,
         }

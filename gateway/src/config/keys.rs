@@ -2,7 +2,7 @@
 //! comparing configurations are visits to this list.
 
 use super::value::{Count, Value};
-use super::{Admin, Config, Io, Kcp, Session, Shards};
+use super::{Admin, Config, Io, Kcp, Probe, Session, Shards};
 
 /// What a reload does with a changed key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,7 @@ pub(super) fn visit(config: &mut Config, v: &mut impl Visit) {
     io(&mut config.io, v);
     v.key("upstream.url", Restart, &mut config.upstream.url, &());
     admin(&mut config.admin, v);
+    probe(&mut config.probe, v);
     v.key("drain.timeout_s", Live, &mut config.drain.timeout_s, &Count(0, 86_400, "seconds"));
     v.key("log.level", Restart, &mut config.log.level, &());
     v.key("log.format", Restart, &mut config.log.format, &());
@@ -101,6 +102,13 @@ fn io(io: &mut Io, v: &mut impl Visit) {
     let buffer = Count(64 << 10, 1 << 30, "bytes");
     v.key("io.recv_buffer_bytes", Restart, &mut io.recv_buffer_bytes, &buffer);
     v.key("io.send_buffer_bytes", Restart, &mut io.send_buffer_bytes, &buffer);
+}
+
+fn probe(probe: &mut Probe, v: &mut impl Visit) {
+    let interval = Count(0, 3600, "seconds, 0 for never");
+    v.key("probe.interval_s", Live, &mut probe.interval_s, &interval);
+    v.key("probe.timeout_ms", Live, &mut probe.timeout_ms, &Count(100, 60_000, "milliseconds"));
+    v.key("probe.address", Live, &mut probe.address, &());
 }
 
 fn admin(admin: &mut Admin, v: &mut impl Visit) {

@@ -44,6 +44,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// `[admin]`: the operator's HTTP port.
     pub admin: Admin,
+    /// `[probe]`: the gateway as its own client.
+    pub probe: Probe,
     /// `[drain]`: leaving in good order.
     pub drain: Drain,
     /// `[log]`: what is written to standard error.
@@ -254,6 +256,21 @@ pub struct Admin {
     pub connections_max: u16,
 }
 
+/// The gateway as its own client. It needs the admin port, whose thread it shares.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// `interval_s`: how often a session is begun with every shard through every listener, in seconds; 0 = never. Players' metrics
+    /// do not count them, no message of them reaches a backend, and `session.max` holds for them. Default 10. Range 0 to 3600.
+    /// Reloadable.
+    pub interval_s: u32,
+    /// `timeout_ms`: how long all shards together may take to answer, in milliseconds. Default 2000. Range 100 to 60000.
+    /// Reloadable.
+    pub timeout_ms: u32,
+    /// `address`: which of this host's addresses a wildcard listener is probed at; other listeners are probed at their own, and
+    /// those of the other IP version over loopback. Default `loopback`. Range: an IP address or `loopback`. Reloadable.
+    pub address: Option<IpAddr>,
+}
+
 /// Leaving in good order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drain {
@@ -335,6 +352,7 @@ impl Default for Config {
                 listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ADMIN_PORT)),
                 connections_max: 64,
             },
+            probe: Probe { interval_s: 10, timeout_ms: 2_000, address: None },
             drain: Drain { timeout_s: 30 },
             log: Log { level: LogLevel::Info, format: LogFormat::Text },
         }

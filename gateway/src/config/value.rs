@@ -1,6 +1,6 @@
 //! The types that a key can have: how each is read from what was written, what it allows, how it is shown.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use kcp_core::{FlushPolicy, Reference};
 use net_io::IoChoice;
@@ -128,6 +128,26 @@ impl Value for Option<SocketAddr> {
     }
     fn show(&self) -> Json {
         self.map_or_else(|| "off".into(), |addr| addr.show())
+    }
+}
+
+impl Value for Option<IpAddr> {
+    type Allowed = ();
+
+    fn read(raw: &Raw) -> Option<Self> {
+        match raw.word()? {
+            "loopback" => Some(None),
+            text => text.trim().parse().ok().map(Some),
+        }
+    }
+    fn within(&self, (): &()) -> bool {
+        true
+    }
+    fn wanted((): &()) -> String {
+        "an IP address, like \"192.0.2.7\", or \"loopback\"".into()
+    }
+    fn show(&self) -> Json {
+        self.map_or_else(|| "loopback".into(), |ip| ip.to_string().into())
     }
 }
 

@@ -28,6 +28,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use super::plane::{CommandError, Plane};
+use super::prober;
 use super::question::{GlobalId, NotAnId};
 use super::reload::ReloadError;
 use super::sessions::{AskError, Census, ListQuery};
@@ -66,7 +67,11 @@ impl Admin {
             let tasks = async {
                 let listener = TcpListener::from_std(listener)?;
                 let _ = say.try_send(Ok(()));
-                serve(router(plane, metrics), listener, connections_max, stopped).await
+                let prober = prober::run(Arc::clone(&plane));
+                tokio::select! {
+                    served = serve(router(plane, metrics), listener, connections_max, stopped) => served,
+                    () = prober => Ok(()),
+                }
             };
             if let Err(error) = block_on(kind, tasks) {
                 tracing::error!(%error, "the admin server ended");
@@ -230,9 +235,19 @@ async fn healthz(State(Context { plane, .. }): State<Context>) -> Response {
 /// Whether new clients should be sent here.
 async fn readyz(State(Context { plane, .. }): State<Context>) -> Response {
     match plane.life.not_ready() {
-        None => "ready\n".into_response(),
+        None => ready(&plane).into_response(),
         Some(reason) => problem(StatusCode::SERVICE_UNAVAILABLE, reason),
     }
+}
+
+/// Says what the prober found. A probe that fails does not end readiness: what it found wrong may be wrong everywhere, and
+/// alerts watch it.
+fn ready(plane: &Plane) -> String {
+    let mut text = "ready\n".to_owned();
+    if plane.is_probed() {
+        text.extend(plane.probes.read().iter().map(|probe| probe.line() + "\n"));
+    }
+    text
 }
 
 async fn status(State(Context { plane, .. }): State<Context>) -> Response {

@@ -5,6 +5,7 @@ pub mod command;
 pub mod health;
 pub(crate) mod notify;
 pub mod plane;
+pub mod prober;
 pub mod question;
 pub mod reload;
 pub(crate) mod sessions;

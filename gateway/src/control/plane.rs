@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Sender, TrySendError};
+use net_io::steer::Steering;
 use net_io::{DriverKind, Probe, Waker};
 use serde::Serialize;
 
 use super::command::ShardCommand;
+use super::prober::{ProbeResult, Probes};
 use super::reload::{Reloadable, Reloads};
 use crate::config::{Config, Steer};
 use crate::shard::stats::{DropReason, EndReason, SharedStats, Stat, Stats};
@@ -24,6 +26,7 @@ pub(crate) struct Plane {
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) reloadable: Option<Reloadable>,
     pub(crate) started: Started,
+    pub(crate) probes: Probes,
     shards: Vec<ShardLink>,
     current: Mutex<Current>,
 }
@@ -42,6 +45,9 @@ pub(crate) struct ShardLink {
 pub struct BoundListener {
     /// The bound address.
     pub addr: SocketAddr,
+    /// Which conversation goes to which shard, where the kernel steers by it.
+    #[serde(skip)]
+    pub steering: Option<Steering>,
     /// How datagrams find their shard: `conv` or `address`.
     pub steer: &'static str,
     /// SO_RCVBUF of each of its sockets, in bytes, as granted.
@@ -61,13 +67,18 @@ pub(crate) struct Started {
 impl Started {
     #[expect(clippy::disallowed_methods, reason = "the start is wall-clock time; no shard sees it")]
     pub(crate) fn now() -> Self {
-        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self { at: Instant::now(), unix_s: unix.as_secs_f64() }
+        Self { at: Instant::now(), unix_s: unix_now_s() }
     }
 
     pub(crate) fn uptime(self) -> Duration {
         self.at.elapsed()
     }
+}
+
+/// Seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "for reports; no shard sees it")]
+pub(crate) fn unix_now_s() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// What a reload replaces as a whole.
@@ -110,7 +121,8 @@ impl Plane {
             reloads: Reloads::default(),
         };
         let (started, current) = (Started::now(), Mutex::new(current));
-        Self { life, probe, listeners, admin, reloadable, started, shards, current }
+        let probes = Probes::default();
+        Self { life, probe, listeners, admin, reloadable, started, probes, shards, current }
     }
 
     pub(crate) fn current(&self) -> MutexGuard<'_, Current> {
@@ -218,7 +230,13 @@ impl Plane {
             upstream: config.upstream.url.label().to_owned(),
             config_file: self.config_file(),
             reloads,
+            probes: self.probes.read(),
         }
+    }
+
+    /// Whether the gateway's own prober is at work.
+    pub(crate) fn is_probed(&self) -> bool {
+        self.life.lifecycle() == Lifecycle::Serve && self.current().config.probe.interval_s > 0
     }
 }
 
@@ -263,6 +281,8 @@ pub struct Status {
     pub config_file: Option<String>,
     /// What reloads came to.
     pub reloads: Reloads,
+    /// What the gateway's own prober found, by listener.
+    pub probes: Vec<ProbeResult>,
 }
 
 /// Every shard's numbers at one time.

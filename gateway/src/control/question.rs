@@ -9,7 +9,7 @@ use kcp_core::Conv;
 use serde::{Serialize, Serializer};
 use tokio::sync::mpsc;
 
-use crate::session::SessionId;
+use crate::session::{Key, Peer, SessionId};
 
 /// A question and where its answer goes. A shard takes one a turn.
 #[derive(Clone, Debug)]
@@ -29,6 +29,10 @@ pub enum Question {
     Look(SessionId),
     /// End one session now: what is queued for its client is dropped.
     Close(SessionId),
+    /// Know the gateway's own prober by these addresses from now on. Answered with no session.
+    Probers(Vec<Peer>),
+    /// Forget the prober's session of this key, without a trace.
+    Forget(Key),
 }
 
 /// The answer, of the question's kind.
@@ -36,7 +40,7 @@ pub enum Question {
 pub enum Answer {
     /// To [`Question::Scan`].
     Page(Page),
-    /// To [`Question::Look`] and to [`Question::Close`], where it was the session's last state; `None` when there is no such
+    /// To [`Question::Look`] and to those that end a session, where it was the session's last state; `None` when there is no such
     /// session, or no longer.
     Session(Option<Box<Portrait>>),
 }

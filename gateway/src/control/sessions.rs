@@ -265,7 +265,11 @@ async fn scan(
 }
 
 /// Asks one shard and waits for its answer.
-async fn ask(plane: &Plane, shard: usize, question: Question) -> Result<Answer, AskError> {
+pub(super) async fn ask(
+    plane: &Plane,
+    shard: usize,
+    question: Question,
+) -> Result<Answer, AskError> {
     let (reply, mut answer) = mpsc::channel(1);
     plane.tell(shard, ShardCommand::Sessions(Ask { question, reply }))?;
     let answer = timeout(ANSWER_WITHIN, answer.recv()).await;

@@ -13,7 +13,7 @@ use crate::control::question::{
     Answer, Filter, GlobalId, Order, Page, Portrait, Question, Queues, Rank, RttPortrait, Scan,
     SessionCounters, Windows,
 };
-use crate::session::{Credit, Session, SessionId};
+use crate::session::{Credit, Key, Session, SessionId};
 
 /// What the answers are made of.
 pub(super) struct Answerer<'a> {
@@ -32,6 +32,11 @@ impl Answerer<'_> {
             Question::Scan(scan) => Answer::Page(self.scan(scan)),
             Question::Look(id) => Answer::Session(self.look(*id)),
             Question::Close(id) => Answer::Session(self.close(*id)),
+            Question::Probers(probers) => {
+                self.sessions.probers.clone_from(probers);
+                Answer::Session(None)
+            }
+            Question::Forget(key) => Answer::Session(self.forget(key)),
         }
     }
 
@@ -44,6 +49,13 @@ impl Answerer<'_> {
         let last = self.look(id)?;
         let reason = EndReason::Operator;
         self.sessions.end(id.index, reason, self.now, self.policy, self.stats);
+        Some(last)
+    }
+
+    fn forget(&mut self, key: &Key) -> Option<Box<Portrait>> {
+        let id = self.sessions.table.find(key).and_then(|index| self.sessions.id(index))?;
+        let last = self.look(id)?;
+        self.sessions.forget(id.index, EndReason::Operator, self.now, self.stats);
         Some(last)
     }
 
@@ -127,7 +139,7 @@ impl Answerer<'_> {
 
 impl Filter {
     fn wants(&self, session: &Session) -> bool {
-        if self.conv.is_some_and(|conv| conv != session.kcp.conv()) {
+        if session.is_probe || self.conv.is_some_and(|conv| conv != session.kcp.conv()) {
             return false;
         }
         if self.ip.is_none() && self.port.is_none() {

@@ -285,7 +285,7 @@ impl<D: Driver> Shard<D> {
         let stats = &mut self.stats;
         stats.add(Stat::Turns, 1);
         stats.add(Stat::TurnsOverBudget, u64::from(!finished));
-        stats.set(Stat::Sessions, u64::from(self.sessions.table.len()));
+        stats.set(Stat::Sessions, u64::from(self.sessions.players()));
         stats.set(Stat::Tombstones, self.sessions.tombstones.len() as u64);
         stats.store(&self.sessions.store);
         stats.driver(&self.driver.counters());

@@ -9,7 +9,7 @@ use super::table::{Removed, Table};
 use super::tombstone::Tombstones;
 use super::trim::Trim;
 use super::{Policy, budget};
-use crate::session::{Session, SessionId};
+use crate::session::{Peer, Session, SessionId};
 
 /// A shard's sessions.
 #[derive(Debug)]
@@ -21,6 +21,10 @@ pub(super) struct Sessions {
     /// Payload in flight.
     pub(super) store: Store,
     trim: Trim,
+    /// Where the gateway's own prober knocks from.
+    pub(super) probers: Vec<Peer>,
+    /// Its live sessions.
+    probes: u32,
     /// Who was there.
     pub(super) tombstones: Tombstones,
     /// Sessions to flush this turn, each once.
@@ -38,6 +42,8 @@ impl Sessions {
             wheel: Wheel::new(now),
             store: Store::new(store_bytes_max),
             trim: Trim::new(now),
+            probers: Vec::new(),
+            probes: 0,
             tombstones: Tombstones::new(seed.rotate_left(32)),
             dirty: VecDeque::new(),
             blocked: VecDeque::new(),
@@ -45,11 +51,19 @@ impl Sessions {
     }
 
     /// Puts a new session in.
-    pub(super) fn add(&mut self, session: Session, stats: &mut Stats) -> u32 {
+    pub(super) fn add(&mut self, mut session: Session, stats: &mut Stats) -> u32 {
+        session.is_probe = self.probers.contains(&session.peer);
+        self.probes += u32::from(session.is_probe);
+        stats.add(if session.is_probe { Stat::Probes } else { Stat::Births }, 1);
         let index = self.table.insert(session);
         self.wheel.make_room(index);
-        stats.add(Stat::Births, 1);
         index
+    }
+
+    /// Live sessions of players.
+    #[must_use]
+    pub(super) fn players(&self) -> u32 {
+        self.table.len() - self.probes
     }
 
     /// The id of the session in a slot.
@@ -131,13 +145,17 @@ impl Sessions {
         stats: &mut Stats,
     ) -> Option<Session> {
         let Removed { mut session, released } = self.table.remove(index)?;
-        stats.last_look(&session, now);
+        if session.is_probe {
+            self.probes -= 1;
+        } else {
+            stats.last_look(&session, now);
+            stats.end(reason);
+        }
         session.kcp.reset(&mut self.store);
         self.wheel.cancel(index);
         if let Some(released) = released {
             self.wheel.release(released);
         }
-        stats.end(reason);
         Some(session)
     }
 

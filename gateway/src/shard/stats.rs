@@ -97,7 +97,7 @@ closed_enum! {
 closed_enum! {
     /// A shard's other counters and gauges.
     Stat {
-        /// Gauge: live sessions.
+        /// Gauge: live sessions of players.
         Sessions => "sessions",
         /// Gauge: remembered keys of ended sessions.
         Tombstones => "tombstones",
@@ -107,6 +107,8 @@ closed_enum! {
         StoreBytesMax => "store_bytes_max",
         /// Sessions born.
         Births => "births",
+        /// Sessions of the gateway's own prober.
+        Probes => "probes",
         /// Messages received whole from clients.
         MessagesIn => "messages_in",
         /// Their bytes.

@@ -213,9 +213,12 @@ fn start(config: Config, source: Option<Source>) -> Result<Gateway, StartError> 
     let sizes = Sizes::of(&config, &Host::look());
     let probe = probe(&config)?;
     let (config, absent, groups) = bind_all(config, usize::from(sizes.shards))?;
-    let listeners = describe(&config, &groups);
+    let mut listeners = describe(&config, &groups);
     let listen_addrs = listeners.iter().map(|listener| listener.addr).collect();
     let steering = steer_all(&config, &groups, &sizes)?;
+    for (listener, steering) in listeners.iter_mut().zip(&steering) {
+        listener.steering = *steering;
+    }
     let door = config.admin.listen.map(bind_admin).transpose()?;
     let admin_addr = door.as_ref().and_then(|door| door.local_addr().ok());
     let (connections_max, spare_core) = (config.admin.connections_max, sizes.spare_core);
@@ -311,7 +314,7 @@ fn describe(config: &Config, groups: &[Vec<UdpSocket>]) -> Vec<BoundListener> {
                 config.io.recv_buffer_bytes
             );
         }
-        BoundListener { addr, steer, recv_buffer_bytes, send_buffer_bytes }
+        BoundListener { addr, steering: None, steer, recv_buffer_bytes, send_buffer_bytes }
     };
     config.listeners.iter().zip(groups).map(describe).collect()
 }

@@ -33,7 +33,7 @@ fn start(driver: IoChoice) -> (Gateway, SocketAddr) {
 }
 
 /// Asks until `condition` holds of the exposition. Ends with the test's own time limit if it never does.
-fn metrics_until(admin: SocketAddr, condition: impl Fn(&str) -> bool) -> String {
+pub(crate) fn metrics_until(admin: SocketAddr, condition: impl Fn(&str) -> bool) -> String {
     loop {
         let text = get(admin, "/metrics").body;
         if condition(&text) {

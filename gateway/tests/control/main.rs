@@ -8,5 +8,6 @@
 mod admin;
 mod client;
 mod http;
+mod prober;
 mod process;
 mod start;
