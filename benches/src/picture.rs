@@ -98,7 +98,7 @@ fn bar(area: &Area<'_>, row: &Row, top: i32, longest: f64) -> Result<()> {
 fn reached(row: &Row) -> String {
     let mark = if row.client_bound { "+ (client full)" } else { "" };
     if row.case.starts_with("paced") {
-        let behind = if row.fell_behind { ", fell behind" } else { "" };
+        let behind = if row.fell_behind { ", behind" } else { "" };
         format!("p99 {:.2} ms{behind}", row.p99_us / 1e3)
     } else if row.case.starts_with("bulk") {
         format!("{:.0} MB/s{mark}", row.megabytes_per_s)

@@ -105,7 +105,7 @@ fn row(entry: &Entry, entries: &[Entry], machine: &Machine) -> Row {
     let messages_per_s = median(rates.clone());
     let rivals = entries.iter().filter(|e| e.case == case);
     let raw = rivals.clone().find(|e| e.contender == contender.limit());
-    let lost = entry.samples.iter().find_map(|s| s.void.clone());
+    let lost = counted.iter().find_map(|s| s.void.clone());
     let void_reason = entry.absent.clone().or(lost);
     let is_gateway = contender.server == Server::Gateway;
     let rivals = rivals.filter(|e| is_gateway && e.contender.is_rival());
