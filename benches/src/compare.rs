@@ -13,7 +13,7 @@ use kcp_loadgen::{RunError, Scenario};
 
 use crate::case::{CASES, Case};
 use crate::contender::{CONTENDERS, Contender, Io, Server};
-use crate::cpu;
+use crate::cpu::{self, FOREIGN_MAX, Spent};
 use crate::machine::Machine;
 use crate::outsider::Outsiders;
 use crate::picture;
@@ -37,7 +37,7 @@ pub(crate) struct Plan {
     #[arg(long, default_value_t = 10)]
     rounds: usize,
     /// Measured seconds of each; half a second more warms up.
-    #[arg(long, default_value_t = 1.5)]
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Sessions at most; a case has 1,000, 100 or 1.
     #[arg(long, default_value_t = 1000)]
@@ -223,7 +223,7 @@ fn undisturbed(plan: &Plan, outsiders: &Outsiders, entry: &Entry) -> Result<Samp
 fn measure(plan: &Plan, outsiders: &Outsiders, entry: &Entry) -> Result<(Sample, f64)> {
     let server = Running::start(entry.contender, outsiders, plan.server_core)?;
     let scenario = scenario(plan, entry, server.addr, server.pid());
-    let before = Spent::read(plan, &server)?;
+    let before = spent(plan, &server)?;
     let report = match kcp_loadgen::run(&scenario) {
         Err(error @ RunError::NobodyThere { .. }) => {
             let void = Some(error.to_string());
@@ -233,7 +233,7 @@ fn measure(plan: &Plan, outsiders: &Outsiders, entry: &Entry) -> Result<(Sample,
     };
     // Who was held up for longer than the measured time has measured nothing.
     let held_up = report.target_cpu_s.is_none() || report.counts.measured_received == 0;
-    let foreign = Spent::read(plan, &server)?.since(&before).foreign();
+    let foreign = spent(plan, &server)?.since(&before).foreign();
     let foreign = if held_up { 1.0 } else { foreign };
     let cpu_s = report.target_cpu_s.unwrap_or(f64::NAN);
     let received = report.counts.measured_received as f64;
@@ -274,45 +274,11 @@ fn scenario(plan: &Plan, entry: &Entry, target: SocketAddr, pid: u32) -> Scenari
     scenario
 }
 
-/// CPU time used so far.
-struct Spent {
-    server: Duration,
-    client: Duration,
-    /// By anybody, on the two cores.
-    cores: Duration,
-    /// That the two cores had.
-    had: Duration,
+/// What the two cores did until now.
+fn spent(plan: &Plan, server: &Running) -> Result<Spent> {
+    let mut cores = vec![plan.server_core, plan.client_core];
+    cores.dedup();
+    Spent::read(&cores, server.cpu()? + cpu::of_process_ever(std::process::id())?)
 }
 
-impl Spent {
-    fn read(plan: &Plan, server: &Running) -> Result<Self> {
-        let mut cores = vec![plan.server_core, plan.client_core];
-        cores.dedup();
-        let busy = cores.iter().map(|&core| cpu::of_core(core)).sum::<Result<_>>()?;
-        Ok(Self {
-            server: server.cpu()?,
-            client: cpu::of_process_ever(std::process::id())?,
-            cores: busy,
-            had: cpu::uptime() * u32::try_from(cores.len())?,
-        })
-    }
-
-    fn since(&self, before: &Self) -> Self {
-        Self {
-            server: self.server.saturating_sub(before.server),
-            client: self.client.saturating_sub(before.client),
-            cores: self.cores.saturating_sub(before.cores),
-            had: self.had.saturating_sub(before.had),
-        }
-    }
-
-    /// The share of the two cores that went to neither server nor client.
-    fn foreign(&self) -> f64 {
-        let others = self.cores.saturating_sub(self.server + self.client);
-        others.as_secs_f64() / self.had.as_secs_f64()
-    }
-}
-
-/// A sample in which others had more of the two cores than this is disturbed.
-const FOREIGN_MAX: f64 = 0.1;
 const WARM_UP: Duration = Duration::from_millis(500);

@@ -1,4 +1,5 @@
-//! CPU time as the kernel accounts it by the tick: of a core, and of a process with the threads that have ended.
+//! CPU time as the kernel accounts it by the tick: of a core, and of a process with the threads that have ended; and a
+//! process's memory.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -46,6 +47,59 @@ pub(crate) fn of_core(core: usize) -> Result<Duration> {
     Ok(Duration::from_millis(busy * 1000 / TICKS_PER_SECOND))
 }
 
+/// What some cores did until now, and how much of it was ours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spent {
+    ours: Duration,
+    /// By anybody.
+    busy: Duration,
+    /// That there was.
+    had: Duration,
+}
+
+impl Spent {
+    /// Reads what `cores` did; `ours` is what the measured processes used until now.
+    ///
+    /// # Errors
+    /// There is no such core.
+    pub(crate) fn read(cores: &[usize], ours: Duration) -> Result<Self> {
+        let busy = cores.iter().map(|&core| of_core(core)).sum::<Result<_>>()?;
+        Ok(Self { ours, busy, had: uptime() * u32::try_from(cores.len())? })
+    }
+
+    /// Between two readings.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        Self {
+            ours: self.ours.saturating_sub(before.ours),
+            busy: self.busy.saturating_sub(before.busy),
+            had: self.had.saturating_sub(before.had),
+        }
+    }
+
+    /// The share of the cores that went to others.
+    pub(crate) fn foreign(&self) -> f64 {
+        self.busy.saturating_sub(self.ours).as_secs_f64() / self.had.as_secs_f64()
+    }
+}
+
+/// A sample in which others had more of the cores than this is disturbed.
+pub(crate) const FOREIGN_MAX: f64 = 0.1;
+
+/// Memory a process has resident, in bytes.
+///
+/// # Errors
+/// It is gone.
+pub(crate) fn resident(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    resident_kib(&status).map(|kib| kib * 1024).with_context(|| format!("no VmRSS in {path}"))
+}
+
+fn resident_kib(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
 /// user + nice + system + irq + softirq + steal of a core.
 fn busy_ticks(stat: &str, core: usize) -> Option<u64> {
     let name = format!("cpu{core} ");
@@ -70,6 +124,25 @@ mod tests {
         assert_eq!(process_ticks(stat), Some(75));
         assert_eq!(process_ticks("7 (a"), None);
         assert!(of_process_ever(std::process::id()).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_ours_is_foreign() {
+        let at = |ours, busy, had| Spent {
+            ours: Duration::from_millis(ours),
+            busy: Duration::from_millis(busy),
+            had: Duration::from_millis(had),
+        };
+        assert_eq!(at(1500, 1900, 3000).since(&at(500, 700, 1000)).foreign(), 0.1);
+        // Ticks may miss what nanoseconds show.
+        assert_eq!(at(500, 490, 1000).foreign(), 0.0);
+    }
+
+    #[test]
+    fn memory_is_read_as_the_kernel_writes_it() {
+        assert_eq!(resident_kib("VmHWM:\t 9 kB\nVmRSS:\t   1234 kB\n"), Some(1234));
+        assert_eq!(resident_kib("Name:\tx\n"), None);
+        assert!(resident(std::process::id()).unwrap() > 100_000);
     }
 
     #[test]

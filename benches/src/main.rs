@@ -7,6 +7,7 @@ mod contender;
 mod cores;
 mod cpu;
 mod ikcp;
+mod load;
 mod loopback;
 mod machine;
 mod micro;
@@ -14,11 +15,14 @@ mod outsider;
 mod pairs;
 mod picture;
 mod raw;
+mod scale;
 mod scoreboard;
 mod server;
+mod shards;
 mod structures;
 mod table;
 mod trips;
+mod watched;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +40,10 @@ struct Cli {
 enum Command {
     /// The gateway beside other servers and beside the limit, on a core of their own, in interleaved rounds.
     Compare(compare::Plan),
+    /// Two shards beside one at the same rate for each: do they slow each other down?
+    Shards(shards::Plan),
+    /// What sessions cost, by the thousand and by the ten million.
+    Scale(scale::Plan),
     /// The parts alone: the protocol, in time and in instructions, beside other implementations; timers, table, drivers.
     Micro {
         /// One iteration: shows that it runs, measures nothing.
@@ -48,6 +56,12 @@ enum Command {
     /// A server of `compare` in a process of its own.
     #[command(hide = true)]
     Serve { server: contender::Server, io: contender::Io, core: usize },
+    /// A gateway in a process of its own that tells what it counted.
+    #[command(hide = true)]
+    Watched(watched::Settings),
+    /// The load generator in a process of its own.
+    #[command(hide = true)]
+    Load(Box<kcp_loadgen::cli::RunArgs>),
     /// Turns into another program on a core of its own.
     #[command(hide = true)]
     Become {
@@ -60,6 +74,10 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Compare(plan) => compare::run(plan),
+        Command::Shards(plan) => shards::run(plan),
+        Command::Scale(plan) => scale::run(plan),
+        Command::Watched(settings) => watched::serve(&settings),
+        Command::Load(args) => load::run(&args),
         Command::Micro { smoke } => {
             micro::run(if smoke { micro::Effort::SMOKE } else { micro::Effort::FULL })
         }

@@ -18,6 +18,7 @@ use kcp_gateway::{Config, Gateway};
 use kcp_loadgen::host::process_time;
 use net_io::{DriverConfig, EpollDriver, SocketOptions, UringDriver};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::contender::{Contender, Io, Server};
 use crate::ikcp;
@@ -92,7 +93,7 @@ impl Drop for Running {
 /// # Errors
 /// The server could not start or broke.
 pub(crate) fn serve(server: Server, io: Io, core: usize) -> Result<()> {
-    settle(core)?;
+    settle(&[core])?;
     let config = DriverConfig::default();
     match (server, io) {
         (Server::Gateway, _) => gateway(io),
@@ -122,20 +123,31 @@ pub(crate) fn serve(server: Server, io: Io, core: usize) -> Result<()> {
 /// # Errors
 /// It cannot be run.
 pub(crate) fn turn_into(core: usize, words: &[PathBuf]) -> Result<()> {
-    settle(core)?;
+    settle(&[core])?;
     let (program, arguments) = words.split_first().context("no program")?;
     let error = Command::new(program).args(arguments).exec();
     Err(error).with_context(|| format!("cannot run {}", program.display()))
 }
 
-/// Pins this process, and ends it when its parent ends. What it starts or turns into inherits both.
-fn settle(core: usize) -> Result<()> {
+/// Keeps this process to some cores, and ends it when its parent ends. What it starts or turns into inherits both.
+///
+/// # Errors
+/// None of the cores is allowed, or the parent is gone.
+pub(crate) fn settle(cores: &[usize]) -> Result<()> {
+    end_with_parent()?;
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|&core| set.set(core));
+    sched_setaffinity(None, &set).with_context(|| format!("cannot keep to the cores {cores:?}"))
+}
+
+/// Ends this process when its parent ends.
+///
+/// # Errors
+/// It is gone already.
+pub(crate) fn end_with_parent() -> Result<()> {
     let parent = getppid();
     set_parent_process_death_signal(Some(Signal::KILL))?;
     ensure!(getppid() == parent, "the parent is gone");
-    if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
-        bail!("cannot pin to core {core}: allowed are {:?}", core_affinity::get_core_ids());
-    }
     Ok(())
 }
 

@@ -1,0 +1,277 @@
+//! What sessions cost, by the thousand and by the ten million: the gateway in one process, the load in another, both on the
+//! same cores.
+
+mod plot;
+mod trace;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde::Serialize;
+
+use crate::contender::Io;
+use crate::load::Load;
+use crate::machine::Machine;
+use crate::watched::{Moment, Settings, Watched};
+use trace::{Stretch, Trace};
+
+/// How to measure.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Plan {
+    /// Numbers of sessions; above 2,000,000 they are only born and idle.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000,100000,1000000,10000000")]
+    sizes: Vec<u32>,
+    /// Messages a second of all sessions together, whatever their number.
+    #[arg(long, default_value_t = 20_000)]
+    rate: u32,
+    /// Seconds of messages, and of silence before them.
+    #[arg(long, default_value_t = 10)]
+    seconds: u32,
+    /// The cores of the gateway, a shard on each; the load runs wherever it likes.
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1])]
+    cores: Vec<usize>,
+    /// Driver of the gateway and of the load.
+    #[arg(long, value_enum, default_value = "uring")]
+    io: Io,
+    /// Threads of the load.
+    #[arg(long, default_value_t = 2)]
+    threads: u16,
+    /// GiB that the gateway and the load may have together; beyond, the run is ended.
+    #[arg(long, default_value_t = 24)]
+    memory_gib: u64,
+    /// Write the result here as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw the result here.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// A hundred sessions for a second: shows that it runs, measures nothing.
+    #[arg(long)]
+    smoke: bool,
+}
+
+/// What so many sessions cost. What was not measured is not a number.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Row {
+    sessions: u32,
+    /// Memory of the gateway's process with all of them idle.
+    resident_bytes: u64,
+    /// That, divided by them.
+    bytes_per_session: f64,
+    /// What the process has more than before the first of them came, divided by them.
+    grown_bytes_per_session: f64,
+    births_per_s: f64,
+    /// CPU time of the whole gateway, here and below. A birth is a first message, taken, acknowledged and echoed.
+    cpu_us_per_birth: f64,
+    /// A message, its echo and all acknowledgements.
+    cpu_us_per_message: f64,
+    /// A question whether the client is there, and its answer.
+    cpu_us_per_probe: f64,
+    deaths_per_s: f64,
+    /// A session that ends because its client is silent.
+    cpu_us_per_death: f64,
+    /// Cores in use while nobody says anything and nobody asks.
+    idle_cores: f64,
+    /// The longest of the busy turns.
+    longest_turn_us: u64,
+    load_bytes_per_session: f64,
+    /// Most that the gateway and the load had together.
+    memory_max_bytes: u64,
+}
+
+/// The machine, the command, a row for each size.
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    #[serde(flatten)]
+    machine: &'a Machine,
+    rate: u32,
+    rows: &'a [Row],
+}
+
+/// Measures every size, prints a table, writes JSON and picture after each.
+///
+/// # Errors
+/// Sessions or messages were lost, memory did not suffice, or a result could not be written.
+#[expect(clippy::print_stdout, reason = "the table is what the command is for")]
+pub(crate) fn run(mut plan: Plan) -> Result<()> {
+    if plan.smoke {
+        (plan.sizes, plan.rate, plan.seconds) = (vec![100], 1000, 1);
+    }
+    ensure!(!plan.sizes.is_empty() && plan.seconds > 0 && plan.rate > 0, "nothing to measure");
+    let machine = Machine::this();
+    println!("{}\n\n{}", machine.lines().join("\n"), heading());
+    let mut rows = Vec::new();
+    for &sessions in &plan.sizes {
+        ensure!(sessions > 0, "--sizes: a size is 1 and more");
+        let row = measure(&plan, sessions).with_context(|| format!("{sessions} sessions"))?;
+        println!("{}", line(&row));
+        rows.push(row);
+        if let Some(path) = &plan.json {
+            let file =
+                File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            let outcome = Outcome { machine: &machine, rate: plan.rate, rows: &rows };
+            serde_json::to_writer_pretty(file, &outcome)?;
+        }
+        if let Some(path) = &plan.svg {
+            plot::draw(&rows, &machine, path)
+                .with_context(|| format!("cannot draw {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Birth, silence, messages and death in one run; questions in another, where nothing else is going on.
+fn measure(plan: &Plan, sessions: u32) -> Result<Row> {
+    let all = u64::from(sessions);
+    let idle_only = sessions > SPEAKING_MAX;
+    // Nobody may end before the last has come and all have spoken.
+    let idle_timeout_s = if idle_only { 86_400 } else { 2 * plan.seconds + 15 + sessions / 15_000 };
+    let mut watched = Watched::start(&settings(plan, sessions, 0, idle_timeout_s))?;
+    let mut trace = Trace::default();
+    let before = trace.look(&mut watched)?.resident;
+    let mut load = Load::start(watched.addr, &flags(plan, sessions, !idle_only))?;
+    eprintln!("{sessions} sessions: birth, silence{}", if idle_only { "" } else { ", messages" });
+    trace.watch(&mut watched, &mut load, plan.memory_gib << 30)?;
+    let report = load.report()?;
+    let born = |moment: &Moment| moment.sum(|c| c.births) == all;
+    ensure!(trace.any(born), "the gateway has not seen all births");
+    ensure!(trace.sum(|c| c.deaths) == 0, "sessions ended early: the load took too long");
+    let silent = |moment: &Moment| born(moment) && moment.sum(|c| c.messages) == all;
+    let idle = trace.stretch_where(|c| c.births, silent);
+    let resident = trace.last_where(silent).context("nobody was idle")?.resident;
+    let spoken = |moment: &Moment| moment.sum(|c| c.messages) > all;
+    let messages = trace.stretch_where(|c| c.messages, spoken);
+    let births = trace.stretch(|c| c.births);
+    let (deaths, probes) = if idle_only {
+        (Stretch::default(), Stretch::default())
+    } else {
+        eprintln!("{sessions} sessions: death, after {idle_timeout_s} s of silence");
+        let limit = Duration::from_secs(u64::from(idle_timeout_s) * 3);
+        let dead = trace.watch_until(&mut watched, limit, |m| m.sum(|c| c.sessions) == 0)?;
+        ensure!(dead, "{} sessions did not end", trace.sum(|c| c.sessions));
+        (trace.stretch(|c| c.deaths), probes(plan, sessions)?)
+    };
+    let load_bytes = report["generator"]["resident_max_bytes"].as_f64().unwrap_or(f64::NAN);
+    Ok(Row {
+        sessions,
+        resident_bytes: resident,
+        bytes_per_session: resident as f64 / all as f64,
+        grown_bytes_per_session: resident.saturating_sub(before) as f64 / all as f64,
+        births_per_s: births.per_s(),
+        cpu_us_per_birth: births.cpu_us_each(),
+        cpu_us_per_message: messages.cpu_us_each(),
+        cpu_us_per_probe: probes.cpu_us_each(),
+        deaths_per_s: deaths.per_s(),
+        cpu_us_per_death: deaths.cpu_us_each(),
+        idle_cores: idle.cores(),
+        longest_turn_us: trace.longest_turn_us(),
+        load_bytes_per_session: load_bytes / all as f64,
+        memory_max_bytes: trace.memory_max(),
+    })
+}
+
+/// Everybody is asked: ten thousand a second, or all within a second, up to the gateway's default of a minute.
+fn probes(plan: &Plan, sessions: u32) -> Result<Stretch> {
+    let keepalive_s = (sessions / 10_000).clamp(1, 60);
+    let mut watched = Watched::start(&settings(plan, sessions, keepalive_s, 86_400))?;
+    let mut trace = Trace::default();
+    trace.look(&mut watched)?;
+    let seconds = keepalive_s * 5 / 4 + plan.seconds;
+    eprintln!("{sessions} sessions: keepalive of {keepalive_s} s, for {seconds} s");
+    let asked = Plan { seconds, ..plan.clone() };
+    let mut load = Load::start(watched.addr, &flags(&asked, sessions, false))?;
+    trace.watch(&mut watched, &mut load, plan.memory_gib << 30)?;
+    load.report()?;
+    let all = u64::from(sessions);
+    let asking = |m: &Moment| m.sum(|c| c.births) == all && m.sum(|c| c.probes) > 0;
+    ensure!(trace.sum(|c| c.deaths) == 0, "a client that is there was given up");
+    Ok(trace.stretch_where(|c| c.probes, asking))
+}
+
+fn settings(plan: &Plan, sessions: u32, keepalive_s: u32, idle_timeout_s: u32) -> Settings {
+    Settings {
+        cores: plan.cores.clone(),
+        shards: u16::try_from(plan.cores.len()).unwrap_or(u16::MAX),
+        io: plan.io,
+        // Shards do not fill evenly.
+        sessions_max: sessions.saturating_add(sessions / 4).saturating_add(10_000),
+        keepalive_s,
+        idle_timeout_s,
+    }
+}
+
+/// A load that comes as fast as it can from 16 addresses, is silent, and then speaks, or goes on being silent.
+fn flags(plan: &Plan, sessions: u32, speaks: bool) -> String {
+    let Plan { seconds, threads, io, rate, .. } = plan;
+    let rate = if speaks { f64::from(*rate) / f64::from(sessions) } else { 0.0 };
+    let hold = if speaks { *seconds } else { 0 };
+    format!(
+        "--sessions {sessions} --rate {rate} --ramp 0s --establish-timeout 30s --hold {hold}s --warmup 0s --drain 30s \
+         --duration {seconds}s --sources 127.0.0.2+16 --threads {threads} --io {} --progress off",
+        io.label()
+    )
+}
+
+fn heading() -> String {
+    format!(
+        "{:>10} {:>9} {:>9} {:>9} | {:>8} {:>8} {:>8} {:>8} | {:>9} {:>9} | {:>7} {:>8} | {:>8} {:>8}\n\
+         {:>10} {:>9} {:>9} {:>9} | {:>8} {:>8} {:>8} {:>8} | {:>9} {:>9} | {:>7} {:>8} | {:>8} {:>8}",
+        "sessions",
+        "resident",
+        "bytes per",
+        "grown",
+        "CPU us",
+        "per",
+        "per",
+        "per",
+        "births",
+        "deaths",
+        "idle",
+        "longest",
+        "load,",
+        "both",
+        "",
+        "MB",
+        "session",
+        "by",
+        "birth",
+        "message",
+        "probe",
+        "death",
+        "per s",
+        "per s",
+        "core %",
+        "turn ms",
+        "B/sess.",
+        "MB max",
+    )
+}
+
+fn line(row: &Row) -> String {
+    let figure = |value: f64, digits: usize| {
+        if value.is_finite() { format!("{value:.digits$}") } else { "-".to_owned() }
+    };
+    format!(
+        "{:>10} {:>9.1} {:>9.1} {:>9.1} | {:>8} {:>8} {:>8} {:>8} | {:>9} {:>9} | {:>7.2} {:>8.2} | {:>8} {:>8.0}",
+        row.sessions,
+        row.resident_bytes as f64 / 1e6,
+        row.bytes_per_session,
+        row.grown_bytes_per_session,
+        figure(row.cpu_us_per_birth, 2),
+        figure(row.cpu_us_per_message, 2),
+        figure(row.cpu_us_per_probe, 2),
+        figure(row.cpu_us_per_death, 2),
+        figure(row.births_per_s, 0),
+        figure(row.deaths_per_s, 0),
+        row.idle_cores * 100.0,
+        row.longest_turn_us as f64 / 1e3,
+        figure(row.load_bytes_per_session, 0),
+        row.memory_max_bytes as f64 / 1e6,
+    )
+}
+
+/// More sessions than this would take too long to speak and to end.
+const SPEAKING_MAX: u32 = 2_000_000;
