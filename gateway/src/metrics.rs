@@ -204,6 +204,46 @@ fn of_stat(stat: Stat) -> Def {
             counter("kcp_gateway_driver_enters_total", "System calls that submitted or waited.")
         }
         Stat::Wakes => counter("kcp_gateway_driver_wakes_total", "Waits ended by another thread."),
+        Stat::UndeliveredBytes => counter(
+            "kcp_gateway_undelivered_bytes_total",
+            "Bytes queued or in flight towards clients when their sessions ended.",
+        ),
+        Stat::SessionsWaiting => {
+            gauge("kcp_gateway_sessions_waiting", "Sessions that wait for a backend.")
+        }
+        Stat::PoolBytes => gauge(
+            "kcp_gateway_upstream_pool_bytes",
+            "Memory of what waits between sessions and backends.",
+        ),
+        Stat::PoolBytesMax => {
+            gauge("kcp_gateway_upstream_pool_limit_bytes", "The bound of upstream_pool_bytes.")
+        }
+        Stat::Streams => gauge(
+            "kcp_gateway_upstream_connections",
+            "Connections to backends, those being made and being closed included.",
+        ),
+        Stat::StreamBytesQueued => gauge(
+            "kcp_gateway_upstream_queued_bytes",
+            "Memory of what waits for the kernel to take it towards backends.",
+        ),
+        Stat::StreamReads => {
+            counter("kcp_gateway_upstream_reads_total", "Reads that brought bytes of backends.")
+        }
+        Stat::StreamReadsDry => counter(
+            "kcp_gateway_upstream_reads_dry_total",
+            "Reads from backends that had to wait for a free buffer.",
+        ),
+        Stat::StreamSends => {
+            counter("kcp_gateway_upstream_sends_total", "Send operations towards backends.")
+        }
+        Stat::StreamSendsBlocked => counter(
+            "kcp_gateway_upstream_sends_blocked_total",
+            "Sends that a backend's full connection did not take as a whole.",
+        ),
+        Stat::StreamWritesHeld => counter(
+            "kcp_gateway_upstream_writes_held_total",
+            "Writes towards backends that had to wait because of a bound of the gateway's.",
+        ),
         Stat::ReportsLost => counter(
             "kcp_gateway_reports_lost_total",
             "Reports about backends that the control plane's full queue did not take.",

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use kcp_core::{Conv, Kcp, Millis, Sn};
 
+use crate::upstream::End;
+
 pub use vitals::{Look, Vitals, resent_ppm};
 
 /// A client's address in 24 bytes instead of `SocketAddr`'s 32: a million sessions each keep one.
@@ -114,6 +116,24 @@ impl Credit {
     }
 }
 
+/// What binds a session to its backend. What the backend's part takes beyond that is kept by the shard's upstreams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tie {
+    /// Nothing yet: its next message finds it a backend.
+    Free,
+    /// It stands in the list of those that wait for one.
+    Waiting,
+    /// A connection of its own, by its stream's slot.
+    Tcp(u32),
+    /// The backend has closed; the session ends when its client has received everything, or at this time.
+    Leaving {
+        /// The end of the time.
+        until: Millis,
+        /// How the backend closed.
+        end: End,
+    },
+}
+
 /// One client's session. The listener's settings, the payload in flight and the timer live elsewhere.
 #[derive(Debug)]
 pub struct Session {
@@ -135,10 +155,12 @@ pub struct Session {
     pub suspect: bool,
     /// What may still be sent before the address is proven.
     pub credit: Credit,
-    /// Bytes of its messages that the upstream holds.
+    /// Bytes of its messages that the echo upstream holds.
     pub upstream_bytes: usize,
     /// How its client is doing.
     pub vitals: Vitals,
+    /// Its backend.
+    pub tie: Tie,
     /// The slot's occupant number; see [`SessionId`].
     pub generation: u32,
     /// The listener it came in by.
@@ -149,8 +171,12 @@ pub struct Session {
     pub is_probe: bool,
     /// It stands in the list of sessions to flush this turn.
     pub dirty: bool,
-    /// It stands in the list of sessions whose messages wait for the upstream.
+    /// It stands in the list of sessions that wait for something that all share.
     pub blocked: bool,
+    /// Its messages wait until its backend takes more.
+    pub waits_for_backend: bool,
+    /// Its backend waits until its client has taken more.
+    pub backend_waits: bool,
 }
 
 impl Session {
@@ -169,12 +195,15 @@ impl Session {
             credit: Credit::Unproven(0),
             upstream_bytes: 0,
             vitals: Vitals::new(now),
+            tie: Tie::Free,
             generation: 0,
             listener,
             local,
             is_probe: false,
             dirty: false,
             blocked: false,
+            waits_for_backend: false,
+            backend_waits: false,
         }
     }
 
@@ -182,6 +211,12 @@ impl Session {
     #[must_use]
     pub fn room(&self, bytes_max: usize) -> usize {
         bytes_max.saturating_sub(self.kcp.send_bytes()).saturating_sub(self.upstream_bytes)
+    }
+
+    /// Half of the bytes that made its backend wait have gone.
+    #[must_use]
+    pub fn has_room_again(&self, bytes_max: usize) -> bool {
+        self.kcp.send_bytes() <= bytes_max / 2
     }
 
     /// The datagram's sender has received nothing of ours, although this session's client acknowledged data.

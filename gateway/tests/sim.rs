@@ -5,6 +5,10 @@
 
 #[path = "sim/bulk.rs"]
 mod bulk;
+#[path = "sim/server.rs"]
+mod server;
+#[path = "sim/tcp.rs"]
+mod tcp;
 #[path = "sim/world.rs"]
 mod world;
 

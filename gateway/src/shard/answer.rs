@@ -55,7 +55,7 @@ impl Answerer<'_> {
     fn forget(&mut self, key: &Key) -> Option<Box<Portrait>> {
         let id = self.sessions.table.find(key).and_then(|index| self.sessions.id(index))?;
         let last = self.look(id)?;
-        self.sessions.forget(id.index, EndReason::Operator, self.now, self.stats);
+        self.sessions.forget(id.index, EndReason::Operator, self.now, self.policy, self.stats);
         Some(last)
     }
 

@@ -16,3 +16,7 @@ pub(super) const TRANSMITS: usize = 2048;
 pub(super) const SCANNED_SLOTS: u32 = 2048;
 /// Sessions whose messages are offered to the upstream again.
 pub(super) const BLOCKED: usize = 256;
+/// Things that happened to connections to backends.
+pub(super) const STREAM_EVENTS: usize = 1024;
+/// Sessions that wait for a backend and try again.
+pub(super) const WAITING: usize = 1024;

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use kcp_core::{Cx, Millis, wire};
-use net_io::SocketId;
 use net_io::steer::Steering;
+use net_io::{Now, SocketId};
 
 use super::admission::Admission;
 use super::budget;
@@ -14,6 +14,7 @@ use super::locals::Locals;
 use super::mailbox::Mailbox;
 use super::sessions::Sessions;
 use super::stats::{DropReason, EndReason, Histogram, Stat, Stats};
+use super::upstreams::Floor;
 use crate::session::{Credit, Key, Peer, Session};
 use crate::upstream::echo::Echo;
 
@@ -29,48 +30,66 @@ pub(super) struct Ingress<'a, S> {
     pub(super) sessions: &'a mut Sessions,
     pub(super) locals: &'a mut Locals,
     pub(super) challenger: &'a Challenger,
-    pub(super) echo: &'a mut Echo,
+    /// The embedded upstream, where there are no backends.
+    pub(super) echo: Option<&'a mut Echo>,
     pub(super) handoff: &'a mut Handoff,
     pub(super) stats: &'a mut Stats,
 }
 
 impl<S> Ingress<'_, S> {
-    /// A datagram from this shard's own socket.
-    pub(super) fn datagram(&mut self, from: Origin, payload: &[u8]) {
-        if let Err(reason) = self.own_or_hand_over(from, payload) {
-            self.stats.drop(reason);
-        }
+    /// A datagram from this shard's own socket. Tells whose it was: that session's messages are to go on.
+    pub(super) fn datagram(&mut self, from: Origin, payload: &[u8]) -> Option<u32> {
+        let outcome = self.own_or_hand_over(from, payload);
+        self.touched(outcome)
     }
 
-    fn stray(&mut self, from: Origin, payload: &[u8]) {
+    /// The next datagram that another shard handed over, likewise; `None` when there is none.
+    pub(super) fn stray(&mut self) -> Option<Option<u32>> {
+        let stray = self.handoff.pop()?;
         self.stats.add(Stat::HandoffIn, 1);
-        if let Err(reason) = self.accept(from, payload) {
-            self.stats.drop(reason);
+        let outcome = self.accept((stray.socket, stray.peer, stray.local), &stray.payload);
+        self.handoff.recycle(stray);
+        Some(self.touched(outcome))
+    }
+
+    /// What upstreams work on while this goes on.
+    pub(super) fn floor(&mut self, now: Now) -> Floor<'_> {
+        Floor {
+            now,
+            millis: self.now,
+            policy: &self.mailbox.policy,
+            sessions: &mut *self.sessions,
+            locals: &*self.locals,
+            stats: &mut *self.stats,
         }
     }
 
-    /// Offers messages to the upstream again that it had no room for in an earlier turn.
+    fn touched(&mut self, outcome: Result<Option<u32>, DropReason>) -> Option<u32> {
+        outcome.unwrap_or_else(|reason| {
+            self.stats.drop(reason);
+            None
+        })
+    }
+
+    /// Offers messages to the echo again that it had no room for in an earlier turn.
     pub(super) fn retry_blocked(&mut self) {
+        if self.echo.is_none() {
+            return; // upstreams look after their own
+        }
         for _ in 0..self.sessions.blocked.len().min(budget::BLOCKED) {
             let Some(id) = self.sessions.blocked.pop_front() else { return };
             let Some(session) = self.sessions.table.by_id(id) else { continue };
             session.blocked = false;
-            self.messages(id.index);
+            self.echo_messages(id.index);
             self.sessions.mark_dirty(id.index); // its window may have opened
         }
     }
 
-    /// Takes what other shards handed over; tells whether the budget was enough.
-    pub(super) fn strays(&mut self) -> bool {
-        for _ in 0..budget::STRAYS {
-            let Some(stray) = self.handoff.pop() else { return true };
-            self.stray((stray.socket, stray.peer, stray.local), &stray.payload);
-            self.handoff.recycle(stray);
-        }
-        false
-    }
-
-    fn own_or_hand_over(&mut self, from: Origin, payload: &[u8]) -> Result<(), DropReason> {
+    fn own_or_hand_over(
+        &mut self,
+        from: Origin,
+        payload: &[u8],
+    ) -> Result<Option<u32>, DropReason> {
         let conv = wire::conv(payload).ok_or(DropReason::Short)?;
         if let Some(Some(steering)) = self.steering.get(usize::from(from.0.0)) {
             let owner = steering.shard(conv.0);
@@ -79,13 +98,17 @@ impl<S> Ingress<'_, S> {
                     return Err(DropReason::HandoffFull);
                 }
                 self.stats.add(Stat::HandoffOut, 1);
-                return Ok(());
+                return Ok(None);
             }
         }
         self.accept(from, payload)
     }
 
-    fn accept(&mut self, (socket, peer, local): Origin, payload: &[u8]) -> Result<(), DropReason> {
+    fn accept(
+        &mut self,
+        (socket, peer, local): Origin,
+        payload: &[u8],
+    ) -> Result<Option<u32>, DropReason> {
         let conv = wire::conv(payload).ok_or(DropReason::Short)?;
         let key = Key { peer: Peer::from(peer), conv };
         if let Some(index) = self.sessions.table.find(&key) {
@@ -111,17 +134,17 @@ impl<S> Ingress<'_, S> {
         index: u32,
         local: Option<IpAddr>,
         payload: &[u8],
-    ) -> Result<(), DropReason> {
-        let Some(id) = self.sessions.id(index) else { return Ok(()) };
+    ) -> Result<Option<u32>, DropReason> {
+        let Some(id) = self.sessions.id(index) else { return Ok(None) };
         let Sessions { table, store, .. } = &mut *self.sessions;
-        let Some(session) = table.get_mut(index) else { return Ok(()) };
+        let Some(session) = table.get_mut(index) else { return Ok(None) };
         if session.may_have_restarted(payload) {
             return self.suspect(index, payload);
         }
         let policy = &self.mailbox.policy;
         let config = &policy.listeners[usize::from(session.listener)];
         let mut room = session.room(policy.session_bytes_max);
-        let (echo, stats) = (&mut *self.echo, &mut *self.stats);
+        let (mut echo, stats) = (self.echo.as_deref_mut(), &mut *self.stats);
         let upstream_bytes = &mut session.upstream_bytes;
         let mut cx = Cx { config, store };
         session.kcp.handle_datagram(&mut cx, self.now, payload, |message| {
@@ -129,6 +152,8 @@ impl<S> Ingress<'_, S> {
                 stats.drop(DropReason::EmptyMessage);
                 return true;
             }
+            // What backends get is read from the queue, when the datagram is done with.
+            let Some(echo) = &mut echo else { return false };
             if message.len() > room || !echo.has_room(message.len()) {
                 return false;
             }
@@ -153,22 +178,23 @@ impl<S> Ingress<'_, S> {
         if local.is_some() && self.locals.get(session.local) != local {
             session.local = self.locals.index(local);
         }
-        self.messages(index);
+        self.echo_messages(index);
         self.sessions.mark_dirty(index);
-        Ok(())
+        Ok(Some(index))
     }
 
     /// A datagram of a client that has received nothing, where the session's client acknowledged data: late, or the client
     /// restarted. It is not processed, for an acknowledgement would make a fresh client believe that its message was
     /// taken. The challenge decides: an answer that has received nothing ends the session, and the client's next
     /// attempt begins a new one.
-    fn suspect(&mut self, index: u32, payload: &[u8]) -> Result<(), DropReason> {
-        let Some(session) = self.sessions.table.get_mut(index) else { return Ok(()) };
+    fn suspect(&mut self, index: u32, payload: &[u8]) -> Result<Option<u32>, DropReason> {
+        let Some(session) = self.sessions.table.get_mut(index) else { return Ok(None) };
         let open = session.asked > 0;
         if open && let Some(answer) = self.challenger.answer(session, payload, self.now) {
             self.stats.observe(Histogram::ChallengeRtt, u64::from(answer.rtt_ms) * 1000);
-            self.sessions.forget(index, EndReason::Restart, self.now, self.stats);
-            return Ok(());
+            let policy = &self.mailbox.policy;
+            self.sessions.forget(index, EndReason::Restart, self.now, policy, self.stats);
+            return Ok(None);
         }
         if !open || self.now.since(session.asked_at) >= SUSPECT_AGAIN_MS {
             session.ask_at(self.now);
@@ -178,8 +204,9 @@ impl<S> Ingress<'_, S> {
         Err(DropReason::StaleStart)
     }
 
-    /// Hands a session's queued messages to the upstream, as far as both have room.
-    fn messages(&mut self, index: u32) {
+    /// Hands a session's queued messages to the echo, as far as both have room.
+    fn echo_messages(&mut self, index: u32) {
+        let Some(echo) = self.echo.as_deref_mut() else { return };
         let policy = &self.mailbox.policy;
         loop {
             let Some(id) = self.sessions.id(index) else { return };
@@ -196,7 +223,7 @@ impl<S> Ingress<'_, S> {
             if len > session.room(policy.session_bytes_max) {
                 return; // its own acknowledgements make room, and bring us here again
             }
-            if !self.echo.has_room(len) {
+            if !echo.has_room(len) {
                 self.sessions.mark_blocked(index);
                 return;
             }
@@ -206,7 +233,7 @@ impl<S> Ingress<'_, S> {
                 self.stats.drop(DropReason::EmptyMessage);
                 continue;
             }
-            self.echo.push_with(id, len, |out| session.kcp.recv(&mut cx, out).ok());
+            echo.push_with(id, len, |out| session.kcp.recv(&mut cx, out).ok());
             session.upstream_bytes += len;
             self.stats.add(Stat::MessagesIn, 1);
             self.stats.add(Stat::MessageBytesIn, len as u64);

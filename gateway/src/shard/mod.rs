@@ -17,6 +17,7 @@ pub mod stats;
 pub mod table;
 mod tombstone;
 mod trim;
+mod upstreams;
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,6 +41,7 @@ pub use mailbox::{SharedBackends, SharedPolicy};
 use pace::Pace;
 use sessions::Sessions;
 use stats::{Histogram, SharedStats, Stat, Stats};
+use upstreams::{Floor, Upstreams};
 
 /// What a shard's decisions depend on and what a reload may change. Shared by all shards, replaced as a whole.
 #[derive(Clone, Debug)]
@@ -124,7 +126,7 @@ pub struct Shard<D: Driver> {
     sessions: Sessions,
     locals: Locals,
     challenger: Challenger,
-    echo: Echo,
+    outlet: Outlet,
     stats: Stats,
     shared: SharedStats,
     pace: Pace,
@@ -142,6 +144,12 @@ impl<D: Driver> Shard<D> {
         }
         let now = millis(driver.now());
         let sessions_max = setup.policy.sessions_max;
+        let outlet = match setup.upstream {
+            Upstream::Echo => Outlet::Echo(Echo::new(ECHO_BYTES)),
+            Upstream::Backends(backends) => {
+                Outlet::Backends(Box::new(Upstreams::new(backends, setup.index, now)))
+            }
+        };
         let mut stats = Stats::default();
         stats.set(Stat::StoreBytesMax, setup.store_bytes_max as u64);
         setup.stats.publish(&mut stats); // a bound that reads 0 until the first turn would look reached
@@ -154,7 +162,7 @@ impl<D: Driver> Shard<D> {
             sessions: Sessions::new(sessions_max, setup.store_bytes_max, setup.seed, now),
             locals: Locals::default(),
             challenger: Challenger::new(setup.secret),
-            echo: Echo::new(ECHO_BYTES),
+            outlet,
             stats,
             shared: setup.stats,
             pace: Pace::default(),
@@ -185,12 +193,13 @@ impl<D: Driver> Shard<D> {
     pub fn turn(&mut self) -> io::Result<()> {
         let began = self.driver.submit_and_wait(self.deadline())?; // last turn's sends go, this turn's batch comes
         let now = self.begin(began);
-        self.mailbox.apply(); // drain, reload, stop: before traffic, never in its middle
+        self.apply(now); // drain, reload, backends, stop: before traffic, never in its middle
         self.answer(now); // what an operator asks about sessions
         let mut finished = self.ingress(now); // datagram -> owner -> session -> kcp.handle_datagram -> message -> upstream
-        self.returns(now); // upstream -> kcp.send
+        finished &= self.returns(now); // upstream -> kcp.send
         finished &= self.expire(now); // timer -> session ends | is asked whether it is there | is dirty
         finished &= self.egress(now); // dirty session -> kcp.poll_transmit -> driver slot
+        self.part(now); // ended session -> its backend hears of it
         self.sessions.trim(now); // memory of a past peak goes back
         self.publish(began, finished);
         Ok(())
@@ -202,7 +211,9 @@ impl<D: Driver> Shard<D> {
             return Some(Now(0));
         }
         let now = self.driver.now();
-        let due = self.sessions.next_deadline(millis(now))?;
+        let upstream = self.outlet.next_deadline(millis(now), &self.sessions);
+        let all = [self.sessions.next_deadline(millis(now)), upstream];
+        let due = all.into_iter().flatten().reduce(Millis::earliest)?;
         let wait_ms = u64::try_from(due.since(millis(now))).unwrap_or(0);
         Some(Now((now.as_millis() + wait_ms) * 1000))
     }
@@ -221,7 +232,19 @@ impl<D: Driver> Shard<D> {
         let _ = ask.reply.try_send(answerer.answer(&ask.question));
     }
 
+    fn apply(&mut self, now: Millis) {
+        self.mailbox.apply();
+        if let Outlet::Backends(upstreams) = &mut self.outlet {
+            upstreams.apply(&mut self.mailbox, now);
+        }
+    }
+
     fn ingress(&mut self, now: Millis) -> bool {
+        let clock = self.driver.now();
+        let (echo, mut upstreams) = match &mut self.outlet {
+            Outlet::Echo(echo) => (Some(echo), None),
+            Outlet::Backends(upstreams) => (None, Some(upstreams)),
+        };
         let mut ingress = Ingress {
             now,
             index: self.index,
@@ -230,30 +253,76 @@ impl<D: Driver> Shard<D> {
             sessions: &mut self.sessions,
             locals: &mut self.locals,
             challenger: &self.challenger,
-            echo: &mut self.echo,
+            echo,
             handoff: &mut self.handoff,
             stats: &mut self.stats,
         };
         ingress.retry_blocked();
-        let finished = ingress.strays();
+        let mut forward = |ingress: &mut Ingress<'_, _>, driver: &mut D, session: Option<u32>| {
+            if let (Some(session), Some(upstreams)) = (session, &mut upstreams) {
+                upstreams.touched(driver, &mut ingress.floor(clock), session);
+            }
+        };
+        let mut strays = 0;
+        while strays < budget::STRAYS
+            && let Some(session) = ingress.stray()
+        {
+            forward(&mut ingress, &mut self.driver, session);
+            strays += 1;
+        }
         let mut taken = 0;
         while taken < budget::DATAGRAMS
             && let Some(datagram) = self.driver.recv()
         {
             let from = (datagram.socket, datagram.peer, datagram.local);
-            ingress.datagram(from, datagram.payload);
+            let session = ingress.datagram(from, datagram.payload);
+            forward(&mut ingress, &mut self.driver, session);
             taken += 1;
         }
         self.handoff.wake_owners();
-        finished && taken < budget::DATAGRAMS
+        strays < budget::STRAYS && taken < budget::DATAGRAMS
     }
 
-    fn returns(&mut self, now: Millis) {
-        while let Some((id, message)) = self.echo.front() {
-            if !self.sessions.send(id, message, now, &self.mailbox.policy, &mut self.stats) {
-                return; // the store is full: acknowledgements make room, and a turn
+    fn returns(&mut self, now: Millis) -> bool {
+        match &mut self.outlet {
+            Outlet::Echo(echo) => {
+                while let Some((id, message)) = echo.front() {
+                    let policy = &self.mailbox.policy;
+                    if !self.sessions.send(id, message, now, policy, &mut self.stats) {
+                        break; // the store is full: acknowledgements make room, and a turn
+                    }
+                    if let Some(session) = self.sessions.table.by_id(id) {
+                        session.upstream_bytes -= message.len();
+                    }
+                    echo.pop();
+                }
+                true
             }
-            self.echo.pop();
+            Outlet::Backends(upstreams) => {
+                let mut floor = Floor {
+                    now: self.driver.now(),
+                    millis: now,
+                    policy: &self.mailbox.policy,
+                    sessions: &mut self.sessions,
+                    locals: &self.locals,
+                    stats: &mut self.stats,
+                };
+                upstreams.returns(&mut self.driver, &mut floor)
+            }
+        }
+    }
+
+    fn part(&mut self, now: Millis) {
+        if let Outlet::Backends(upstreams) = &mut self.outlet {
+            let mut floor = Floor {
+                now: self.driver.now(),
+                millis: now,
+                policy: &self.mailbox.policy,
+                sessions: &mut self.sessions,
+                locals: &self.locals,
+                stats: &mut self.stats,
+            };
+            upstreams.part(&mut self.driver, &mut floor);
         }
     }
 
@@ -289,9 +358,29 @@ impl<D: Driver> Shard<D> {
         stats.set(Stat::Tombstones, self.sessions.tombstones.len() as u64);
         stats.store(&self.sessions.store);
         stats.driver(&self.driver.counters());
+        if let Outlet::Backends(upstreams) = &mut self.outlet {
+            stats.streams(&self.driver.stream_counters());
+            upstreams.publish(stats);
+        }
         let work = [Stat::RxDatagrams, Stat::TxDatagrams, Stat::TimersExpired];
         self.pace.end(began, work.map(|stat| stats.get(stat)).iter().sum(), finished);
         self.shared.publish(stats);
+    }
+}
+
+/// Where messages go, at work.
+#[derive(Debug)]
+enum Outlet {
+    Echo(Echo),
+    Backends(Box<Upstreams>),
+}
+
+impl Outlet {
+    fn next_deadline(&self, now: Millis, sessions: &Sessions) -> Option<Millis> {
+        match self {
+            Self::Echo(_) => None,
+            Self::Backends(upstreams) => upstreams.next_deadline(now, sessions),
+        }
     }
 }
 

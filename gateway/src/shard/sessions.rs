@@ -9,7 +9,7 @@ use super::table::{Removed, Table};
 use super::tombstone::Tombstones;
 use super::trim::Trim;
 use super::{Policy, budget};
-use crate::session::{Peer, Session, SessionId};
+use crate::session::{Peer, Session, SessionId, Tie};
 
 /// A shard's sessions.
 #[derive(Debug)]
@@ -29,8 +29,10 @@ pub(super) struct Sessions {
     pub(super) tombstones: Tombstones,
     /// Sessions to flush this turn, each once.
     pub(super) dirty: VecDeque<SessionId>,
-    /// Sessions with whole messages that the upstream had no room for, each once.
+    /// Sessions that wait for room that all share, at the upstream or in memory, each once.
     pub(super) blocked: VecDeque<SessionId>,
+    /// Sessions that ended and whose backends have yet to hear of it.
+    pub(super) parting: Vec<(SessionId, Tie)>,
 }
 
 impl Sessions {
@@ -47,6 +49,7 @@ impl Sessions {
             tombstones: Tombstones::new(seed.rotate_left(32)),
             dirty: VecDeque::new(),
             blocked: VecDeque::new(),
+            parting: Vec::new(),
         }
     }
 
@@ -81,7 +84,7 @@ impl Sessions {
         }
     }
 
-    /// Notes that a session's messages wait for the upstream.
+    /// Notes that a session waits for room that all share.
     pub(super) fn mark_blocked(&mut self, index: u32) {
         if let Some(session) = self.table.get_mut(index)
             && !std::mem::replace(&mut session.blocked, true)
@@ -105,7 +108,6 @@ impl Sessions {
         let mut cx = Cx { config, store: &mut self.store };
         match session.kcp.send(&mut cx, message) {
             Ok(_) => {
-                session.upstream_bytes -= message.len();
                 stats.add(Stat::MessagesOut, 1);
                 stats.add(Stat::MessageBytesOut, message.len() as u64);
                 self.mark_dirty(id.index);
@@ -130,7 +132,7 @@ impl Sessions {
         policy: &Policy,
         stats: &mut Stats,
     ) {
-        if let Some(session) = self.forget(index, reason, now, stats) {
+        if let Some(session) = self.forget(index, reason, now, policy, stats) {
             let until = now.add(policy.tombstone_ms);
             self.tombstones.remember(&session.key(), until, policy.tombstones_max);
         }
@@ -142,6 +144,7 @@ impl Sessions {
         index: u32,
         reason: EndReason,
         now: Millis,
+        policy: &Policy,
         stats: &mut Stats,
     ) -> Option<Session> {
         let Removed { mut session, released } = self.table.remove(index)?;
@@ -150,6 +153,17 @@ impl Sessions {
         } else {
             stats.last_look(&session, now);
             stats.end(reason);
+            stats.add(Stat::UndeliveredBytes, session.kcp.send_bytes() as u64);
+        }
+        if let Tie::Tcp(_) = session.tie {
+            let id = SessionId { index, generation: session.generation };
+            self.parting.push((id, session.tie));
+        }
+        if let Some(config) = policy.listeners.get(usize::from(session.listener)) {
+            let mut cx = Cx { config, store: &mut self.store };
+            while session.kcp.recv_with(&mut cx, |_| {}).is_ok() {
+                stats.drop(DropReason::SessionEnded);
+            }
         }
         session.kcp.reset(&mut self.store);
         self.wheel.cancel(index);
@@ -172,6 +186,9 @@ impl Sessions {
         }
         if let Some(deadline) = presence_deadline(session, index, policy) {
             due = due.earliest(deadline);
+        }
+        if let Tie::Leaving { until, .. } = session.tie {
+            due = due.earliest(until);
         }
         if self.wheel.deadline(index).is_none_or(|armed| due.since(armed) < 0) {
             self.wheel.arm(index, due);
@@ -199,6 +216,12 @@ impl Sessions {
             let Some(index) = self.wheel.pop(now) else { return true };
             stats.add(Stat::TimersExpired, 1);
             let Some(session) = self.table.get_mut(index) else { continue };
+            if let Tie::Leaving { until, end } = session.tie
+                && now.since(until) >= 0
+            {
+                self.end(index, end.into(), now, policy, stats);
+                continue;
+            }
             if now.since(session.last_rx.add(policy.idle_timeout_ms)) >= 0 {
                 self.end(index, EndReason::Idle, now, policy, stats);
                 continue;

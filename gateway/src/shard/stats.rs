@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 use kcp_core::{Millis, Store};
-use net_io::Counters;
+use net_io::{Counters, StreamCounters};
 
 use crate::session::{Look, Session, resent_ppm};
 
@@ -69,6 +69,8 @@ closed_enum! {
         EmptyMessage => "empty_message",
         /// A message longer than the session's budget.
         MessageTooLong => "message_too_long",
+        /// A message that had not been handed to a backend when its session ended.
+        SessionEnded => "session_ended",
         /// An answer that would exceed what an unproven address may be sent.
         Amplification => "amplification",
     }
@@ -89,6 +91,32 @@ closed_enum! {
         MessageTooLong => "message_too_long",
         /// The operator closed it.
         Operator => "operator",
+        /// Its backend closed, and the client was given time to receive everything.
+        BackendFin => "backend_fin",
+        /// Its backend closed in the middle of a message.
+        BackendFinMidMessage => "backend_fin_mid_message",
+        /// Its backend cut it off, or died.
+        BackendReset => "backend_reset",
+        /// Its backend refused it.
+        BackendRefused => "backend_refused",
+        /// The connection to its backend could not be made.
+        BackendConnectFailed => "backend_connect_failed",
+        /// Making the connection to its backend took too long.
+        BackendConnectTimeout => "backend_connect_timeout",
+        /// Its backend began a message and did not go on.
+        BackendStalled => "backend_stalled",
+        /// Its backend announced a message longer than allowed.
+        BackendTooLong => "backend_too_long",
+        /// The link to its backend was lost.
+        BackendLinkLost => "backend_link_lost",
+        /// No backend took it in time.
+        NoBackend => "no_backend",
+        /// Its client takes less than its backend sends, and the configuration says that such sessions end.
+        SlowClient => "slow_client",
+        /// No memory was left for what its backend sent.
+        PoolFull => "pool_full",
+        /// Its client took what its backend sent more slowly than others when memory ran short.
+        Shed => "shed",
         /// The gateway stopped.
         Stop => "stop",
     }
@@ -185,6 +213,28 @@ closed_enum! {
         Enters => "enters",
         /// Wake-ups by other threads.
         Wakes => "wakes",
+        /// Bytes queued or in flight towards clients when their sessions ended.
+        UndeliveredBytes => "undelivered_bytes",
+        /// Gauge: sessions that wait for a backend.
+        SessionsWaiting => "sessions_waiting",
+        /// Gauge: bytes that wait between sessions and backends.
+        PoolBytes => "pool_bytes",
+        /// Gauge: their bound.
+        PoolBytesMax => "pool_bytes_max",
+        /// Gauge: connections to backends, those being made included.
+        Streams => "streams",
+        /// Gauge: bytes that wait for the kernel to take them towards backends.
+        StreamBytesQueued => "stream_bytes_queued",
+        /// Reads from backends.
+        StreamReads => "stream_reads",
+        /// Reads from backends that had to wait for a buffer.
+        StreamReadsDry => "stream_reads_dry",
+        /// Sends to backends.
+        StreamSends => "stream_sends",
+        /// Sends to backends that did not take everything.
+        StreamSendsBlocked => "stream_sends_blocked",
+        /// Writes to backends cut short by a bound of ours.
+        StreamWritesHeld => "stream_writes_held",
         /// Reports that the control plane's full queue did not take.
         ReportsLost => "reports_lost",
     }
@@ -374,6 +424,21 @@ impl Stats {
             (Stat::TxErrors, c.tx_errors),
             (Stat::Enters, c.enters),
             (Stat::Wakes, c.wakes),
+        ] {
+            self.set(stat, value);
+        }
+    }
+
+    /// Takes over what the driver's streams counted.
+    pub fn streams(&mut self, c: &StreamCounters) {
+        for (stat, value) in [
+            (Stat::Streams, c.open),
+            (Stat::StreamBytesQueued, c.queued_bytes),
+            (Stat::StreamReads, c.rx_reads),
+            (Stat::StreamReadsDry, c.rx_dry),
+            (Stat::StreamSends, c.tx_sends),
+            (Stat::StreamSendsBlocked, c.tx_blocked),
+            (Stat::StreamWritesHeld, c.tx_held),
         ] {
             self.set(stat, value);
         }

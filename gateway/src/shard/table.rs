@@ -70,7 +70,7 @@ const _: () = {
     const KCP: usize = size_of::<kcp_core::Kcp>();
     const PEER: usize = size_of::<crate::session::Peer>();
     assert!(KCP <= 88 && PEER == 24);
-    assert!(size_of::<Session>() <= KCP + PEER + 56);
+    assert!(size_of::<Session>() <= KCP + PEER + 64);
     assert!(size_of::<Slot>() == size_of::<Session>(), "a free slot costs nothing beside");
     assert!(size_of::<Slot>() + Wheel::TIMER_BYTES + ENTRY_BYTES <= 224);
 };

@@ -338,6 +338,12 @@ impl Link {
         self.phase == Phase::Gone
     }
 
+    /// It has a session: no [`Event::End`] was handed out, and the session has not ended.
+    #[must_use]
+    pub const fn is_attached(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Finished)
+    }
+
     /// Bytes that wait here for the backend; the stream has more.
     #[must_use]
     pub const fn outbound(&self) -> usize {
@@ -399,10 +405,6 @@ impl Link {
         self.outbound.clear(pool);
         self.phase = Phase::Aborting;
         self.deadline = NEVER;
-    }
-
-    const fn is_attached(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Finished)
     }
 }
 

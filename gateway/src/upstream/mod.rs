@@ -46,6 +46,7 @@ mod dice;
 
 use net_io::Now;
 
+use crate::shard::stats::EndReason;
 use framing::DecodeError;
 use pool::Pool;
 
@@ -95,6 +96,24 @@ pub enum End {
     Shed,
     /// The connection it shared was lost.
     LinkLost,
+}
+
+impl From<End> for EndReason {
+    fn from(end: End) -> Self {
+        match end {
+            End::Fin => Self::BackendFin,
+            End::FinMidMessage => Self::BackendFinMidMessage,
+            End::Reset => Self::BackendReset,
+            End::Refused => Self::BackendRefused,
+            End::ConnectFailed => Self::BackendConnectFailed,
+            End::ConnectTimeout => Self::BackendConnectTimeout,
+            End::Stalled => Self::BackendStalled,
+            End::TooLong => Self::BackendTooLong,
+            End::PoolFull => Self::PoolFull,
+            End::Shed => Self::Shed,
+            End::LinkLost => Self::BackendLinkLost,
+        }
+    }
 }
 
 impl From<DecodeError> for End {

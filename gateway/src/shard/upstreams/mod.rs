@@ -1,0 +1,438 @@
+//! The backends as one shard has them: which session has which, and everything on the way between the two.
+//!
+//! A session is tied to its backend by a [`Tie`] of eight bytes; what a backend's part in a session takes beyond that is kept
+//! here, so that a session without costs nothing for it. [`Desk`] decides and counts, [`Tcp`] has the connections, and this
+//! file is what the shard's turn calls:
+//!
+//! | of the turn | here |
+//! |---|---|
+//! | mailbox | [`Upstreams::apply`]: another list of backends |
+//! | ingress, after each datagram | [`Upstreams::touched`]: its messages to the backend, its room to the backend's |
+//! | returns | [`Upstreams::returns`]: what happened to the streams, what is due, who waits |
+//! | before the end | [`Upstreams::part`]: backends hear of sessions that ended |
+
+mod desk;
+mod hearing;
+mod tcp;
+mod waiting;
+
+use std::net::SocketAddr;
+
+use kcp_core::{Cx as KcpCx, Millis};
+use net_io::{Driver, Now, StreamEvent};
+
+use super::backend_stats::{BackendStat, ConnectFailure, Parting, SharedBackendStats};
+use super::locals::Locals;
+use super::mailbox::{Mailbox, SharedBackends};
+use super::sessions::Sessions;
+use super::stats::{DropReason, EndReason, Stat, Stats};
+use super::{BackendSetup, Policy, budget};
+use crate::session::{Session, SessionId, Tie};
+use crate::upstream::backend::{Backend, BackendId, Kind};
+use crate::upstream::link::PushError;
+use crate::upstream::pool::Pool;
+use crate::upstream::proxy::Header;
+use desk::Desk;
+use hearing::Shortage;
+use tcp::{Begin, Guest, Tcp};
+
+/// The rest of the shard, as upstreams work on it.
+pub(super) struct Floor<'a> {
+    /// The turn's clock.
+    pub(super) now: Now,
+    /// The same as the protocol counts it.
+    pub(super) millis: Millis,
+    pub(super) policy: &'a Policy,
+    pub(super) sessions: &'a mut Sessions,
+    pub(super) locals: &'a Locals,
+    pub(super) stats: &'a mut Stats,
+}
+
+impl Floor<'_> {
+    fn session(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.table.by_id(id)
+    }
+
+    /// Ends a session. A backend that it still has hears of it in [`Upstreams::part`].
+    fn end(&mut self, id: SessionId, reason: EndReason) {
+        if self.session(id).is_some() {
+            self.sessions.end(id.index, reason, self.millis, self.policy, self.stats);
+        }
+    }
+}
+
+/// Everything between a shard's sessions and their backends.
+#[derive(Debug)]
+pub(super) struct Upstreams {
+    desk: Desk,
+    /// What waits, in either direction.
+    pool: Pool,
+    tcp: Tcp,
+    listen_addrs: Vec<SocketAddr>,
+    shared: SharedBackendStats,
+    /// Where a message is put together.
+    scratch: Vec<u8>,
+    /// Sessions that ended and whose backends have yet to hear of it.
+    parting: Vec<(SessionId, Tie)>,
+}
+
+impl Upstreams {
+    /// No session has a backend yet.
+    pub(super) fn new(setup: BackendSetup, shard: u32, now: Millis) -> Self {
+        let BackendSetup { backends, pool_bytes_max, listen_addrs, reports, stats } = setup;
+        let mut tcp = Tcp::new(now);
+        tcp.learn(&backends);
+        Self {
+            desk: Desk::new(backends, shard, reports, now),
+            pool: Pool::new(pool_bytes_max),
+            tcp,
+            listen_addrs,
+            shared: stats,
+            scratch: Vec::new(),
+            parting: Vec::new(),
+        }
+    }
+
+    /// Takes over what the control plane sent.
+    pub(super) fn apply<S>(&mut self, mailbox: &mut Mailbox<S>, now: Millis) {
+        if let Some(backends) = mailbox.backends.take() {
+            self.tcp.learn(&backends);
+            self.desk.replace(backends, now);
+        }
+    }
+
+    /// A datagram has touched a session: its messages go on, and if acknowledgements have made room, so does its backend.
+    pub(super) fn touched<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>, index: u32) {
+        let Some(id) = floor.sessions.id(index) else { return };
+        let bytes_max = floor.policy.session_bytes_max;
+        let Some(session) = floor.session(id) else { return };
+        if let Tie::Leaving { end, .. } = session.tie
+            && session.kcp.wait_snd() == 0
+        {
+            return floor.end(id, end.into());
+        }
+        if session.backend_waits && session.has_room_again(bytes_max) {
+            self.resume(driver, floor, id);
+        }
+        self.forward(driver, floor, id);
+    }
+
+    /// Looks again at sessions that waited for memory which all sessions share.
+    pub(super) fn retry_blocked<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) {
+        for _ in 0..floor.sessions.blocked.len().min(budget::BLOCKED) {
+            let Some(id) = floor.sessions.blocked.pop_front() else { return };
+            let Some(session) = floor.session(id) else { continue };
+            session.blocked = false;
+            self.resume(driver, floor, id);
+            self.forward(driver, floor, id);
+        }
+    }
+
+    /// Everything that backends did since the last turn, and what time has brought. Tells whether the budgets were enough.
+    pub(super) fn returns<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) -> bool {
+        self.retry_blocked(driver, floor);
+        let mut left = budget::STREAM_EVENTS;
+        while left > 0 && self.event(driver, floor) {
+            left -= 1;
+        }
+        let in_time = self.expire(driver, floor);
+        self.admit_waiting(driver, floor);
+        left > 0 && in_time
+    }
+
+    /// Tells backends of the sessions that ended.
+    pub(super) fn part<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) {
+        std::mem::swap(&mut self.parting, &mut floor.sessions.parting);
+        while let Some((id, tie)) = self.parting.pop() {
+            match tie {
+                Tie::Tcp(slot) => {
+                    let Some((backend, lost)) = self.tcp.close(slot, id, floor.now, &mut self.pool)
+                    else {
+                        continue;
+                    };
+                    self.desk.left(backend, Parting::Client);
+                    self.desk.stats.add(backend, BackendStat::BytesLost, lost as u64);
+                    self.tend(driver, floor, slot);
+                }
+                Tie::Free | Tie::Waiting | Tie::Leaving { .. } => {}
+            }
+        }
+    }
+
+    /// When something here is due even if nothing happens.
+    pub(super) fn next_deadline(&self, now: Millis, sessions: &Sessions) -> Option<Millis> {
+        let blocked = (!sessions.blocked.is_empty()).then(|| now.add(BLOCKED_MS));
+        let parting = (!sessions.parting.is_empty()).then_some(now);
+        let all = [self.tcp.next_deadline(), self.desk.waiting.next_deadline(), blocked, parting];
+        all.into_iter().flatten().reduce(Millis::earliest)
+    }
+
+    /// Makes the counters visible.
+    pub(super) fn publish(&mut self, stats: &mut Stats) {
+        stats.set(Stat::PoolBytes, self.pool.bytes_used() as u64);
+        stats.set(Stat::PoolBytesMax, self.pool.bytes_max() as u64);
+        stats.set(Stat::SessionsWaiting, self.desk.waiting.len() as u64);
+        stats.set(Stat::ReportsLost, self.desk.reports.lost());
+        self.shared.publish(&mut self.desk.stats);
+    }
+
+    /// Hands a session's queued messages to its backend, as far as the backend goes along; the first one finds it a backend.
+    fn forward<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>, id: SessionId) {
+        let mut taken = false;
+        while let Some(step) = self.forward_one(driver, floor, id) {
+            match step {
+                Step::Taken => taken = true,
+                Step::Tied => {}
+                Step::Ended(reason) => return floor.end(id, reason),
+            }
+        }
+        if taken {
+            floor.sessions.mark_dirty(id.index); // its window may have opened
+        }
+    }
+
+    /// One step for the next message; `None` when there is none, or when it has to wait.
+    fn forward_one<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        floor: &mut Floor<'_>,
+        id: SessionId,
+    ) -> Option<Step> {
+        let Sessions { table, store, .. } = &mut *floor.sessions;
+        let session = table.by_id(id)?;
+        if session.waits_for_backend {
+            return None;
+        }
+        let len = session.kcp.peek_size()?;
+        let config = &floor.policy.listeners[usize::from(session.listener)];
+        let mut cx = KcpCx { config, store };
+        let unwanted = match session.tie {
+            _ if len == 0 => Some(DropReason::EmptyMessage),
+            Tie::Leaving { .. } => Some(DropReason::SessionEnded),
+            Tie::Free | Tie::Waiting | Tie::Tcp(_) => None,
+        };
+        if let Some(reason) = unwanted {
+            let _ = session.kcp.recv_with(&mut cx, |_| {});
+            floor.stats.drop(reason);
+            return Some(Step::Taken);
+        }
+        if len > config.message_max() {
+            floor.stats.drop(DropReason::MessageTooLong);
+            return Some(Step::Ended(EndReason::MessageTooLong));
+        }
+        match session.tie {
+            Tie::Waiting | Tie::Leaving { .. } => None,
+            Tie::Free => self.tie(driver, floor, id),
+            Tie::Tcp(slot) => {
+                if self.scratch.len() < len {
+                    self.scratch.resize(len, 0);
+                }
+                let message = &mut self.scratch[..len];
+                session.kcp.peek(&cx, message).ok()?;
+                let (backend, pushed) = self.tcp.push(driver, &mut self.pool, slot, id, message)?;
+                if pushed.is_ok() {
+                    let _ = session.kcp.recv_with(&mut cx, |_| {});
+                }
+                self.pushed(floor, id, backend, len, pushed)
+            }
+        }
+    }
+
+    /// What became of a message that was offered to a backend.
+    fn pushed(
+        &mut self,
+        floor: &mut Floor<'_>,
+        id: SessionId,
+        backend: BackendId,
+        len: usize,
+        outcome: Result<(), PushError>,
+    ) -> Option<Step> {
+        match outcome {
+            Ok(()) => {
+                floor.stats.add(Stat::MessagesIn, 1);
+                floor.stats.add(Stat::MessageBytesIn, len as u64);
+                self.desk.stats.add(backend, BackendStat::MessagesOut, 1);
+                self.desk.stats.add(backend, BackendStat::MessageBytesOut, len as u64);
+                Some(Step::Taken)
+            }
+            Err(PushError::Full) => {
+                self.desk.stats.add(backend, BackendStat::WaitedForBackend, 1);
+                floor.session(id)?.waits_for_backend = true;
+                None
+            }
+            Err(PushError::PoolFull) => {
+                floor.sessions.mark_blocked(id.index);
+                None
+            }
+            Err(PushError::Unsendable) => {
+                floor.stats.drop(DropReason::MessageTooLong);
+                Some(Step::Ended(EndReason::MessageTooLong))
+            }
+            Err(PushError::Gone) => None,
+        }
+    }
+
+    /// Finds a backend for a session that has none.
+    fn tie<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        floor: &mut Floor<'_>,
+        id: SessionId,
+    ) -> Option<Step> {
+        let key = floor.session(id)?.key();
+        let until = self.desk.until(floor.millis, id);
+        let chosen = self.desk.choose(key.conv);
+        let backends = SharedBackends::clone(&self.desk.backends);
+        let Some(backend) = chosen.and_then(|place| backends.list.get(place)) else {
+            self.desk.wait(floor, id, until);
+            return None;
+        };
+        match self.begin(driver, floor, id, backend, until) {
+            Ok(tie) => {
+                self.desk.took(backend.id);
+                floor.session(id)?.tie = tie;
+                Some(Step::Tied)
+            }
+            Err(Begin::Later) => {
+                self.desk.stats.failure(backend.id, ConnectFailure::Limit);
+                self.desk.wait(floor, id, until);
+                None
+            }
+            Err(Begin::Failed(why)) => {
+                self.desk.failed(backend.id, why);
+                self.desk.lost(floor, id, EndReason::BackendConnectFailed, until);
+                None
+            }
+        }
+    }
+
+    fn begin<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        floor: &mut Floor<'_>,
+        id: SessionId,
+        backend: &Backend,
+        until: Millis,
+    ) -> Result<Tie, Begin> {
+        let header = backend.proxy.then(|| self.header(floor, id)).flatten();
+        let hello = header.as_ref().map_or(&[][..], Header::as_slice);
+        match &backend.kind {
+            Kind::Tcp(_) => {
+                let turn = self.desk.turn(backend.id);
+                let guest = Guest { session: id, backend: backend.id, until };
+                let dial = |driver: &mut D| tcp::dial(driver, backend, turn);
+                let slot = self.tcp.begin(driver, floor.now, guest, dial)?;
+                self.tcp.hello(driver, &mut self.pool, slot, hello)?;
+                self.desk.stats.add(backend.id, BackendStat::Connecting, 1);
+                self.tend(driver, floor, slot);
+                Ok(Tie::Tcp(slot))
+            }
+            Kind::Yamux(_) | Kind::Nats => Err(Begin::Later),
+        }
+    }
+
+    /// The PROXY header of a session: its client, and where its client sends to.
+    fn header(&self, floor: &mut Floor<'_>, id: SessionId) -> Option<Header> {
+        let session = floor.session(id)?;
+        let (key, local, listener) = (session.key(), session.local, session.listener);
+        let mut to = *self.listen_addrs.get(usize::from(listener))?;
+        if let Some(ip) = floor.locals.get(local) {
+            to.set_ip(ip);
+        }
+        Some(Header::new(key.peer.into(), to, key.conv))
+    }
+
+    /// One thing that happened to a stream; `false` when nothing did.
+    fn event<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) -> bool {
+        let Some(event) = driver.stream_event() else { return false };
+        let id = event.id();
+        let Some(slot) = self.tcp.slot(id) else { return true };
+        let (tcp, pool, desk) = (&mut self.tcp, &mut self.pool, &mut self.desk);
+        let mut room = None;
+        match event {
+            StreamEvent::Data(_, bytes) => tcp.on_read(slot, bytes, pool, desk, floor),
+            StreamEvent::Connected(_) => room = tcp.on_connected(slot, desk),
+            StreamEvent::Failed(_, error) => tcp.on_failed(slot, error, pool, desk, floor),
+            StreamEvent::Writable(_) => room = tcp.on_writable(driver, slot, pool),
+            StreamEvent::Fin(_) => tcp.on_fin(slot, pool, desk, floor),
+            StreamEvent::Closed(..) => tcp.on_closed(slot, pool, desk, floor),
+        }
+        if let Some(session) = room {
+            self.has_room(driver, floor, session);
+        }
+        self.tend(driver, floor, slot);
+        true
+    }
+
+    /// A session's backend takes messages again.
+    fn has_room<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>, id: SessionId) {
+        if let Some(session) = floor.session(id) {
+            session.waits_for_backend = false;
+            self.forward(driver, floor, id);
+        }
+    }
+
+    /// A session has room again: what its backend has said goes on.
+    fn resume<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>, id: SessionId) {
+        let Some(session) = floor.session(id) else { return };
+        session.backend_waits = false;
+        match session.tie {
+            Tie::Tcp(slot) => {
+                self.tcp.resume(slot, &mut self.pool, &mut self.desk, floor);
+                self.tend(driver, floor, slot);
+            }
+            Tie::Free | Tie::Waiting | Tie::Leaving { .. } => {}
+        }
+    }
+
+    /// Asks the driver for what a connection wants next.
+    fn tend<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>, slot: u32) {
+        let short = self.pool.bytes_free() < self.pool.bytes_max() / 10;
+        let guest = self.tcp.guest(slot);
+        let has_room = guest.is_none_or(|guest| !short && floor.may_hear(guest.session));
+        if !has_room && let Some(Guest { session, backend, .. }) = guest {
+            let shortage = if short { Shortage::Memory } else { Shortage::Client };
+            self.desk.hold(floor, session, backend, shortage);
+        }
+        self.tcp.tend(driver, slot, floor.now, has_room, &mut self.desk);
+    }
+
+    /// Deadlines of connections. Tells whether the budget was enough.
+    fn expire<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) -> bool {
+        for _ in 0..budget::TIMERS {
+            let Some(slot) = self.tcp.due(floor.millis) else { return true };
+            self.tcp.on_timeout(slot, &mut self.pool, &mut self.desk, floor);
+            self.tend(driver, floor, slot);
+        }
+        false
+    }
+
+    /// Sessions that wait for a backend try again.
+    fn admit_waiting<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) {
+        for _ in 0..self.desk.waiting.round(floor.millis, budget::WAITING) {
+            let Some(waiting) = self.desk.waiting.pop() else { return };
+            let Some(session) = floor.session(waiting.session) else { continue };
+            session.tie = Tie::Free;
+            if floor.millis.since(waiting.until) >= 0 {
+                floor.end(waiting.session, EndReason::NoBackend);
+                continue;
+            }
+            self.desk.trying = Some(waiting);
+            self.forward(driver, floor, waiting.session);
+            self.desk.trying = None;
+        }
+    }
+}
+
+/// What became of one step of a session's next message.
+enum Step {
+    /// It is done with.
+    Taken,
+    /// The session has a backend now; the message is to be offered to it.
+    Tied,
+    /// The session has to end.
+    Ended(EndReason),
+}
+
+/// How long sessions that wait for memory wait before they are looked at again, in milliseconds.
+const BLOCKED_MS: u32 = 5;

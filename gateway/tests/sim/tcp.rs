@@ -1,0 +1,320 @@
+//! Shards in front of servers that each session has a connection to.
+
+use std::sync::Arc;
+
+use kcp_gateway::control::command::{Report, ShardCommand};
+use kcp_gateway::shard::Policy;
+use kcp_gateway::shard::backend_stats::{BackendStat, ConnectFailure, Parting};
+use kcp_gateway::shard::stats::{DropReason, EndReason, Stat};
+use kcp_gateway::upstream::backend::{Backend, BackendId, Backends, Kind, OnLoss, OnOverflow};
+use kcp_gateway::upstream::framing::{Codec, Framing};
+use kcp_gateway::upstream::link::LinkConfig;
+use kcp_gateway::upstream::route;
+use net_io::StreamAddr;
+use net_io::sim::SimConfig;
+
+use crate::server::{Manner, Server};
+use crate::world::{Call, GATEWAY, World, policy};
+use crate::{config, for_seeds};
+
+const CODEC: Codec = Codec { framing: Framing::U32Be, message_max: 100_000, cut: 1376 };
+const POOL: usize = 4 << 20;
+
+fn backend(id: u16, addr: &str) -> Backend {
+    let name = format!("game-{id}");
+    Backend {
+        id: BackendId(id),
+        kind: Kind::Tcp(LinkConfig::new(CODEC)),
+        addresses: vec![StreamAddr::Tcp(addr.parse().unwrap())],
+        sources: Vec::new(),
+        weight: 1,
+        key: route::key(&name),
+        name: name.into(),
+        usable: true,
+        draining: false,
+        proxy: true,
+    }
+}
+
+fn backends(list: Vec<Backend>) -> Backends {
+    Backends { wait_ms: 5_000, linger_ms: 10_000, list, ..Backends::default() }
+}
+
+const SERVERS: [&str; 3] = ["10.0.1.1:7000", "10.0.1.2:7000", "10.0.1.3:7000"];
+
+/// Shards with one backend for each manner.
+fn world(config: &SimConfig, shards: usize, manners: &[Manner]) -> World {
+    world_with(config, shards, policy(), manners, |_| {})
+}
+
+fn world_with(
+    config: &SimConfig,
+    shards: usize,
+    policy: Policy,
+    manners: &[Manner],
+    change: impl FnOnce(&mut Backends),
+) -> World {
+    let list = (0..).zip(&SERVERS[..manners.len()]).map(|(id, addr)| backend(id, addr)).collect();
+    let mut backends = backends(list);
+    change(&mut backends);
+    let mut world = World::with_backends(config, shards, policy, (Arc::new(backends), POOL));
+    for (addr, &manner) in SERVERS.iter().zip(manners) {
+        world.servers.push(Server::new(&world.net, addr, manner));
+    }
+    world
+}
+
+/// What must be true once no session is left and everything has settled.
+fn assert_settled(world: &World) {
+    assert_eq!(world.stat(Stat::PoolBytes), 0, "nothing waits");
+    assert_eq!((world.stat(Stat::Streams), world.stat(Stat::StoreBytes)), (0, 0));
+    for id in 0..SERVERS.len() as u16 {
+        for gauge in [BackendStat::Sessions, BackendStat::Connecting, BackendStat::Closing] {
+            assert_eq!(world.backend(id, |b| b.get(gauge)), 0, "{gauge:?} of {id}");
+        }
+        let assigned = world.backend(id, |b| b.get(BackendStat::SessionsAssigned));
+        let left = world.backend(id, |b| Parting::ALL.iter().map(|&p| b.partings(p)).sum());
+        assert_eq!(assigned, left, "every session leaves in one way");
+    }
+}
+
+#[test]
+fn every_message_goes_to_a_server_and_its_answer_back() {
+    for_seeds(24, |seed| {
+        let shards = 1 + (seed % 3) as usize;
+        let mut world = world(&config(seed), shards, &[Manner::Echo, Manner::Echo]);
+        for client in 0..4 {
+            world.add_client(8, 30, [1, 64, 1000, 6000][client]);
+        }
+        assert!(world.run(120_000, World::all_answered), "not all answered in two minutes");
+        let total = 4 * 8 * 30;
+        assert_eq!((world.stat(Stat::MessagesIn), world.stat(Stat::MessagesOut)), (total, total));
+        let share = |world: &World, id| world.backend(id, |b| b.get(BackendStat::SessionsAssigned));
+        assert_eq!(share(&world, 0) + share(&world, 1), 32);
+        assert!(share(&world, 0).abs_diff(share(&world, 1)) <= 2 * shards as u64, "in turn");
+        let gateway = GATEWAY.parse().unwrap();
+        for server in &world.servers {
+            assert_eq!(server.heard_of.len() as u32, server.accepted);
+            for (from, to, conv) in &server.heard_of {
+                let number = u32::from_be_bytes(
+                    from.ip().to_string().parse::<std::net::Ipv4Addr>().unwrap().octets(),
+                ) - 0x0a01_0000;
+                assert_eq!((from.port(), *to, conv / 1000), (5000, gateway, number));
+            }
+        }
+        assert!(world.reports.try_iter().any(|report| report.what == Report::Connected));
+        // Idle for too long: the servers get a FIN, and nothing stays behind.
+        world.run(400_000, |_| false);
+        assert_eq!(world.ends(EndReason::Idle) + world.ends(EndReason::DeadLink), 32);
+        assert_eq!(world.servers.iter().map(|server| server.finished).sum::<u32>(), 32);
+        assert_settled(&world);
+    });
+}
+
+#[test]
+fn a_server_that_closes_ends_its_session_when_the_client_has_everything() {
+    for_seeds(24, |seed| {
+        let mut world = world(&config(seed), 2, &[Manner::FinAt(10)]);
+        world.add_client(6, 10, 3000);
+        assert!(world.run(60_000, World::all_answered), "all ten answers, the last with the FIN");
+        assert!(world.run(30_000, |world| world.ends(EndReason::BackendFin) == 6));
+        world.run(20_000, |_| false);
+        assert_eq!((world.stat(Stat::Sessions), world.stat(Stat::Tombstones)), (0, 6));
+        assert_eq!(world.servers[0].finished, 6, "closed in order by both sides");
+        assert_eq!(world.backend(0, |b| b.partings(Parting::Fin)), 6);
+        assert_eq!(world.stat(Stat::UndeliveredBytes), 0);
+        assert_settled(&world);
+    });
+}
+
+#[test]
+fn a_client_that_takes_nothing_after_the_servers_fin_is_waited_for_so_long_and_no_longer() {
+    let link = netem::LinkConfig { delay_us: 20_000, ..netem::LinkConfig::default() };
+    let mut world = world(&SimConfig { link, ..SimConfig::default() }, 1, &[Manner::Flood(5)]);
+    world.add_client(3, 1, 5000);
+    world.run(50, |_| false);
+    world.clients[0].muted = true;
+    world.run(100, |_| false);
+    world.servers[0].close_all();
+    world.run(9_000, |_| false);
+    assert_eq!(world.ends(EndReason::BackendFin), 0, "their clients may still come back");
+    world.run(3_000, |_| false);
+    assert_eq!(world.ends(EndReason::BackendFin), 3);
+    assert!(world.stat(Stat::UndeliveredBytes) >= 3 * 5 * 4000 / 2, "counted as lost");
+    world.run(20_000, |_| false);
+    assert_settled(&world);
+}
+
+#[test]
+fn what_servers_do_wrong_ends_their_sessions_for_one_reason_and_nobody_elses() {
+    let wrongs = [
+        (Manner::ResetAt(5), EndReason::BackendReset, Parting::Reset),
+        (Manner::GarbageAt(5), EndReason::BackendTooLong, Parting::TooLong),
+        (Manner::HalfAndFinAt(5), EndReason::BackendFinMidMessage, Parting::FinMidMessage),
+        (Manner::HalfAt(5), EndReason::BackendStalled, Parting::Stalled),
+    ];
+    for_seeds(16, |seed| {
+        let (wrong, reason, parting) = wrongs[(seed % 4) as usize];
+        // Without losses, so that what was sent before it all went wrong has arrived.
+        let link =
+            netem::LinkConfig { delay_us: 3_000, jitter_us: 500, ..netem::LinkConfig::default() };
+        let config = SimConfig { link, ..config(seed) };
+        let mut world = world(&config, 1, &[Manner::Echo, wrong]);
+        world.add_client(12, 40, 500);
+        let ended = |world: &World| world.ends(reason) == 6;
+        assert!(world.run(60_000, ended), "{} of 6 ended: {reason:?}", world.ends(reason));
+        let good = |world: &World| {
+            world.clients[0].calls.iter().filter(|call| call.is_complete()).count() == 6
+        };
+        assert!(world.run(60_000, good), "the others are served to the end");
+        assert_eq!(world.backend(1, |b| b.partings(parting)), 6);
+        let got = |call: &&Call| !call.is_complete();
+        assert!(world.clients[0].calls.iter().filter(got).all(|call| call.received == 4));
+        world.clients[0].muted = true;
+        world.run(700_000, |_| false);
+        assert_settled(&world);
+    });
+}
+
+#[test]
+fn nobody_listens() {
+    for on_loss in [OnLoss::End, OnLoss::Reroute] {
+        let mut world = world_with(&SimConfig::default(), 2, policy(), &[Manner::Echo], |b| {
+            b.on_loss = on_loss;
+        });
+        world.servers[0].die();
+        world.add_client(5, 10, 64);
+        let reason = match on_loss {
+            OnLoss::End => EndReason::BackendConnectFailed,
+            OnLoss::Reroute => EndReason::NoBackend,
+        };
+        assert!(world.run(8_000, |world| world.ends(reason) == 5), "{}", world.ends(reason));
+        let refused = world.backend(0, |b| b.failures(ConnectFailure::Refused));
+        match on_loss {
+            OnLoss::End => assert_eq!(refused, 5),
+            OnLoss::Reroute => assert!((5 * 100..5 * 210).contains(&refused), "{refused} tries"),
+        }
+        let why = Report::Failed(ConnectFailure::Refused);
+        assert!(world.reports.try_iter().all(|report| report.what == why));
+        assert!(world.drops(DropReason::SessionEnded) >= 5, "their messages are counted");
+        assert_settled(&world);
+    }
+}
+
+#[test]
+fn sessions_wait_for_a_backend_that_is_not_there_yet() {
+    let mut world = world_with(&SimConfig::default(), 2, policy(), &[Manner::Echo], |backends| {
+        backends.list[0].usable = false;
+    });
+    world.add_client(20, 10, 64);
+    world.run(2_000, |_| false);
+    assert_eq!((world.stat(Stat::SessionsWaiting), world.stat(Stat::MessagesIn)), (20, 0));
+    let up = Arc::new(backends(vec![backend(0, SERVERS[0])]));
+    world.command(|| ShardCommand::Backends(Arc::clone(&up)));
+    assert!(world.run(2_000, World::all_answered));
+    assert_eq!(world.stat(Stat::SessionsWaiting), 0);
+    // And not for ever.
+    let none = Arc::new(backends(Vec::new()));
+    world.command(|| ShardCommand::Backends(Arc::clone(&none)));
+    world.add_client(3, 1, 64);
+    assert!(world.run(6_000, |world| world.ends(EndReason::NoBackend) == 3));
+    assert_eq!(world.stat(Stat::Sessions), 20, "those that have one keep it");
+}
+
+#[test]
+fn a_backend_that_drains_gets_no_new_sessions_and_serves_those_it_has() {
+    let mut world = world(&config(5), 2, &[Manner::Echo, Manner::Echo]);
+    world.add_client(10, 300, 64);
+    world.run(500, |_| false);
+    let before = world.backend(0, |b| b.get(BackendStat::SessionsAssigned));
+    assert!(before >= 4);
+    let mut list = vec![backend(0, SERVERS[0]), backend(1, SERVERS[1])];
+    list[0].draining = true;
+    let draining = Arc::new(backends(list));
+    world.command(|| ShardCommand::Backends(Arc::clone(&draining)));
+    world.run(10, |_| false);
+    world.add_client(10, 10, 64);
+    assert!(world.run(60_000, World::all_answered), "the old ones and the new ones");
+    assert_eq!(world.backend(0, |b| b.get(BackendStat::SessionsAssigned)), before);
+    assert_eq!(world.stat(Stat::Births), 20);
+}
+
+#[test]
+fn sessions_of_a_dead_backend_go_on_with_another() {
+    for_seeds(12, |seed| {
+        let change = |backends: &mut Backends| backends.on_loss = OnLoss::Reroute;
+        let manners = [Manner::Echo, Manner::Echo];
+        let link =
+            netem::LinkConfig { delay_us: 3_000, jitter_us: 500, ..netem::LinkConfig::default() };
+        let config = SimConfig { link, ..config(seed) };
+        let mut world = world_with(&config, 1, policy(), &manners, change);
+        world.add_client(10, 1_000_000, 8);
+        world.run(2_000, |_| false);
+        world.clients[0].forgiving = true;
+        world.servers[0].die();
+        let lost = |world: &World| world.backend(0, |b| b.get(BackendStat::SessionsRerouted)) >= 5;
+        assert!(world.run(2_000, lost));
+        let before: Vec<u32> = world.clients[0].calls.iter().map(|call| call.received).collect();
+        world.run(3_000, |_| false);
+        let after = world.clients[0].calls.iter().map(|call| call.received);
+        assert!(before.into_iter().zip(after).all(|(before, after)| after > before + 10));
+        assert_eq!((world.stat(Stat::Sessions), world.stat(Stat::Births)), (10, 10));
+        assert_eq!(world.backend(1, |b| b.get(BackendStat::Sessions)), 10);
+    });
+}
+
+#[test]
+fn a_server_that_takes_nothing_stops_its_clients_and_loses_nothing() {
+    for_seeds(8, |seed| {
+        let mut world = world(&config(seed), 1, &[Manner::Echo, Manner::Echo]);
+        world.servers[0].deaf = true;
+        world.add_client(4, 3_000, 4_000);
+        world.clients[0].outstanding = 3_000;
+        let served = |world: &World| {
+            world.clients[0].calls.iter().filter(|call| call.is_complete()).count() == 2
+        };
+        assert!(world.run(600_000, served), "the other server's are not held up");
+        world.run(5_000, |_| false);
+        let bound = 2 * KEPT_MAX + POOL as u64;
+        let kept = world.stat(Stat::StoreBytes) + world.stat(Stat::PoolBytes);
+        assert!(kept < bound, "{kept} bytes of {bound}");
+        assert!(world.backend(0, |b| b.get(BackendStat::WaitedForBackend)) > 0);
+        world.servers[0].listen_up();
+        assert!(world.run(600_000, World::all_answered), "and then everything arrives");
+        assert_eq!(world.losses(), 0);
+    });
+}
+
+/// What a session's receive window and the rounding of its buffers may take.
+const KEPT_MAX: u64 = 256 * 1400 * 4;
+
+#[test]
+fn a_client_that_takes_nothing_stops_its_server_and_loses_nothing() {
+    for on_overflow in [OnOverflow::Pause, OnOverflow::Disconnect] {
+        let policy = Policy { session_bytes_max: 64 << 10, ..policy() };
+        let manners = [Manner::Echo];
+        let mut world = world_with(&SimConfig::default(), 1, policy, &manners, |backends| {
+            backends.on_overflow = on_overflow;
+        });
+        world.add_client(3, 300, 20_000);
+        world.clients[0].outstanding = 300;
+        world.clients[0].reading = false;
+        let mut most = 0;
+        for _ in 0..200 {
+            world.run(50, |_| false);
+            most = most.max(world.stat(Stat::StoreBytes) + world.stat(Stat::PoolBytes));
+        }
+        assert!(most < 3 * (KEPT_MAX + (128 << 10) + 2 * 20_000), "{most} bytes");
+        let waited = world.backend(0, |b| b.get(BackendStat::WaitedForClient));
+        if on_overflow == OnOverflow::Disconnect {
+            assert_eq!((waited, world.ends(EndReason::SlowClient)), (3, 3));
+            assert_eq!(world.backend(0, |b| b.partings(Parting::Client)), 3);
+            continue;
+        }
+        assert!((3..50).contains(&waited), "{waited} times");
+        assert_eq!(world.ends(EndReason::SlowClient), 0);
+        world.clients[0].reading = true;
+        assert!(world.run(600_000, World::all_answered), "and then everything arrives");
+        assert_eq!(world.losses(), 0);
+    }
+}
