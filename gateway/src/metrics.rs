@@ -11,7 +11,7 @@ use prometheus::proto::{
 };
 use prometheus::{Registry, TextEncoder};
 
-use crate::control::plane::{Plane, driver_label};
+use crate::control::plane::{DrainProgress, Plane, driver_label};
 use crate::shard::stats::{DropReason, EndReason, Histogram, Observed, Stat};
 use crate::supervisor::life::Lifecycle;
 
@@ -316,6 +316,22 @@ const RELOAD_OK: Def = gauge(
     "0 after a reload that changed nothing because it was wrong, refused or not taken; else 1.",
 );
 
+const GENERATION: Def = gauge(
+    "kcp_gateway_config_generation",
+    "Which configuration is in force: 0 as started, one more with each reload that changed something.",
+);
+const RELOADED_AT: Def = gauge(
+    "kcp_gateway_config_last_reload_success_timestamp_seconds",
+    "When a reload was last applied, in seconds since 1970; absent before the first.",
+);
+const DRAIN_TIME: Def = gauge(
+    "kcp_gateway_drain_seconds",
+    "For how long the gateway has been draining; 0 while it is not.",
+);
+const DRAIN_LEFT: Def = gauge(
+    "kcp_gateway_drain_left_ratio",
+    "Of the sessions that lived when the drain began, the part that is left; 0 while it does not drain.",
+);
 const PROBE_SUCCESS: Def = gauge(
     "kcp_gateway_probe_success",
     "1 when the gateway's own prober last got a session with every shard through the listener; absent while it rests.",
@@ -415,6 +431,15 @@ impl GatewayCollector {
             families.add(RELOADS.with("outcome", outcome), &[], float(count));
         }
         families.add(RELOAD_OK, &[], one_if(reloads.last_error.is_none()));
+        families.add(GENERATION, &[], float(reloads.generation));
+        if let Some(at) = reloads.applied_unix_s {
+            families.add(RELOADED_AT, &[], at);
+        }
+        let drain = self.plane.drain_progress();
+        families.add(DRAIN_TIME, &[], drain.map_or(0.0, |drain| float(drain.for_s)));
+        let left =
+            |drain: DrainProgress| float(drain.sessions_left) / float(drain.sessions_before.max(1));
+        families.add(DRAIN_LEFT, &[], drain.map_or(0.0, left));
     }
 }
 
@@ -527,7 +552,7 @@ mod tests {
         stats.chain(drops).chain(ends).chain(histograms).map(|def| (def, def.label)).collect()
     }
 
-    fn globals() -> [Def; 16] {
+    fn globals() -> [Def; 20] {
         [
             BUILD_INFO,
             DRIVER_INFO,
@@ -541,6 +566,10 @@ mod tests {
             SEND_BUFFER,
             RELOADS,
             RELOAD_OK,
+            GENERATION,
+            RELOADED_AT,
+            DRAIN_TIME,
+            DRAIN_LEFT,
             PROBE_SUCCESS,
             PROBES,
             PROBE_DURATION,
@@ -570,6 +599,22 @@ mod tests {
                 let label = |d: &Def| d.label.map(|(name, _)| name);
                 assert_eq!(label(def), label(&first), "{name}");
                 assert!(defs.len() == 1 || def.label.is_some(), "{name} twice without a label");
+            }
+        }
+    }
+
+    /// The operator's page is a table of everything that is exported, with the same words.
+    #[test]
+    fn the_page_says_the_same() {
+        let page = include_str!("../../deploy/METRICS.md");
+        for def in series().into_iter().map(|(def, _)| def).chain(globals()) {
+            let kind = format!("{:?}", def.kind).to_lowercase();
+            let row = page.lines().find(|row| row.starts_with(&format!("| `{}` | ", def.name)));
+            let row = row.unwrap_or_else(|| panic!("no row for {}", def.name));
+            let columns: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            assert_eq!((columns[1], columns[3]), (kind.as_str(), def.help), "{}", def.name);
+            if let Some((label, _)) = def.label {
+                assert!(columns[2].contains(&format!("`{label}`")), "{row}");
             }
         }
     }

@@ -39,6 +39,8 @@ pub(super) fn visit(config: &mut Config, v: &mut impl Visit) {
     io(&mut config.io, v);
     v.key("upstream.url", Restart, &mut config.upstream.url, &());
     admin(&mut config.admin, v);
+    let every = Count(0, 3600, "seconds, 0 for never");
+    v.key("reload.watch_s", Live, &mut config.reload.watch_s, &every);
     probe(&mut config.probe, v);
     v.key("drain.timeout_s", Live, &mut config.drain.timeout_s, &Count(0, 86_400, "seconds"));
     v.key("log.level", Restart, &mut config.log.level, &());

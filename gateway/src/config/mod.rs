@@ -44,6 +44,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// `[admin]`: the operator's HTTP port.
     pub admin: Admin,
+    /// `[reload]`: what brings a changed configuration into force.
+    pub reload: Reloading,
     /// `[probe]`: the gateway as its own client.
     pub probe: Probe,
     /// `[drain]`: leaving in good order.
@@ -256,6 +258,15 @@ pub struct Admin {
     pub connections_max: u16,
 }
 
+/// What brings a changed configuration into force, beside SIGHUP and the admin API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reloading {
+    /// `watch_s`: how often the configuration file is looked at for a change, in seconds; 0 = never. A file that has changed is
+    /// taken at the second look that finds it so, when nobody writes to it any more. For mounted files, which nobody can send a
+    /// signal about. Default 0. Range 0 to 3600. Reloadable.
+    pub watch_s: u32,
+}
+
 /// The gateway as its own client. It needs the admin port, whose thread it shares.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Probe {
@@ -352,6 +363,7 @@ impl Default for Config {
                 listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ADMIN_PORT)),
                 connections_max: 64,
             },
+            reload: Reloading { watch_s: 0 },
             probe: Probe { interval_s: 10, timeout_ms: 2_000, address: None },
             drain: Drain { timeout_s: 30 },
             log: Log { level: LogLevel::Info, format: LogFormat::Text },

@@ -10,3 +10,4 @@ pub mod question;
 pub mod reload;
 pub(crate) mod sessions;
 pub mod signals;
+pub(crate) mod watch;

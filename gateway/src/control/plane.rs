@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Sender, TrySendError};
 use net_io::steer::Steering;
-use net_io::{DriverKind, Probe, Waker};
+use net_io::{DriverKind, Now, Probe, Waker, clock};
 use serde::Serialize;
 
 use super::command::ShardCommand;
@@ -87,6 +87,28 @@ pub(crate) struct Current {
     pub(crate) config: Arc<Config>,
     pub(crate) sizes: Arc<Sizes>,
     pub(crate) reloads: Reloads,
+    pub(crate) drain: Option<Draining>,
+}
+
+/// A drain under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Draining {
+    began: Now,
+    sessions: u64,
+    ends: Option<Now>,
+}
+
+/// How far a drain has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DrainProgress {
+    /// Seconds since it began.
+    pub for_s: u64,
+    /// Seconds until what is left is ended; null while nobody has asked the gateway to stop.
+    pub ends_in_s: Option<u64>,
+    /// Live sessions when it began.
+    pub sessions_before: u64,
+    /// Live sessions now.
+    pub sessions_left: u64,
 }
 
 /// A command that a shard did not take.
@@ -119,6 +141,7 @@ impl Plane {
             config: Arc::new(config),
             sizes: Arc::new(sizes),
             reloads: Reloads::default(),
+            drain: None,
         };
         let (started, current) = (Started::now(), Mutex::new(current));
         let probes = Probes::default();
@@ -138,7 +161,10 @@ impl Plane {
         let from = [Lifecycle::Serve, Lifecycle::Drain];
         let was = self.life.advance(&from, Lifecycle::Drain).map_err(CommandError::State)?;
         if was != Lifecycle::Drain {
-            tracing::info!(sessions = self.totals().get(Stat::Sessions), "draining");
+            let sessions = self.totals().get(Stat::Sessions);
+            let began = clock::monotonic();
+            self.current().drain = Some(Draining { began, sessions, ends: None });
+            tracing::info!(sessions, "draining");
         }
         self.command(|| ShardCommand::Drain)
     }
@@ -148,9 +174,31 @@ impl Plane {
         let from = [Lifecycle::Serve, Lifecycle::Drain];
         let was = self.life.advance(&from, Lifecycle::Serve).map_err(CommandError::State)?;
         if was != Lifecycle::Serve {
+            self.current().drain = None;
             tracing::info!("serving again");
         }
         self.command(|| ShardCommand::Undrain)
+    }
+
+    /// The drain under way ends what is left in `within` from now.
+    pub(crate) fn drain_ends(&self, within: Duration) {
+        let within_us = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
+        if let Some(drain) = &mut self.current().drain {
+            drain.ends = Some(Now(clock::monotonic().0.saturating_add(within_us)));
+        }
+    }
+
+    /// How far the drain under way has come.
+    pub(crate) fn drain_progress(&self) -> Option<DrainProgress> {
+        let Draining { began, sessions, ends } = self.current().drain?;
+        let now = clock::monotonic();
+        let seconds = |from: Now, to: Now| to.0.saturating_sub(from.0) / 1_000_000;
+        Some(DrainProgress {
+            for_s: seconds(began, now),
+            ends_in_s: ends.map(|ends| seconds(now, ends)),
+            sessions_before: sessions,
+            sessions_left: self.totals().get(Stat::Sessions),
+        })
     }
 
     /// Whether every shard has taken its commands and holds no session. After [`Plane::drain`] this stays true.
@@ -230,6 +278,7 @@ impl Plane {
             upstream: config.upstream.url.label().to_owned(),
             config_file: self.config_file(),
             reloads,
+            drain: self.drain_progress(),
             probes: self.probes.read(),
         }
     }
@@ -281,6 +330,8 @@ pub struct Status {
     pub config_file: Option<String>,
     /// What reloads came to.
     pub reloads: Reloads,
+    /// How far the drain under way has come; null without one.
+    pub drain: Option<DrainProgress>,
     /// What the gateway's own prober found, by listener.
     pub probes: Vec<ProbeResult>,
 }

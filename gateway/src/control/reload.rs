@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::command::ShardCommand;
-use super::plane::{CommandError, Plane};
+use super::plane::{CommandError, Plane, unix_now_s};
 use crate::config::{Config, ConfigErrors, Reload, Setting, Source};
 
 impl Reloads {
@@ -90,6 +90,10 @@ impl ReloadError {
 /// What reloads came to so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Reloads {
+    /// Which configuration is in force: 0 as started, one more with each reload that changed something.
+    pub generation: u64,
+    /// When the last reload was applied, in seconds since 1970; null before the first.
+    pub applied_unix_s: Option<f64>,
     /// Applied, also when nothing had changed.
     pub applied: u64,
     /// Refused, because something needs a restart or there is no file.
@@ -126,8 +130,11 @@ impl Plane {
         match &outcome {
             Ok(changes) => {
                 reloads.applied += 1;
+                reloads.generation += u64::from(!changes.is_empty());
+                reloads.applied_unix_s = Some(unix_now_s());
                 reloads.last_error = None;
-                tracing::info!(changed = %keys(changes), "reloaded");
+                let generation = reloads.generation;
+                tracing::info!(generation, changed = %keys(changes), "reloaded");
             }
             Err(error) => {
                 match error {

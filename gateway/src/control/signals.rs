@@ -1,14 +1,16 @@
-//! Signals: TERM or INT drains and then stops, a second one stops now, HUP reloads.
+//! Signals: TERM or INT drains and then stops, a second one stops now, HUP reloads, and so does a configuration file that changed,
+//! if it is watched.
 
 use std::io;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, bounded, select};
+use crossbeam::channel::{Receiver, bounded, never, select, tick};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Caught;
 
 use super::notify::{self, Watchdog};
+use super::watch::Watch;
 use crate::error::ShardFailure;
 use crate::shard::stats::Stat;
 use crate::supervisor::{Drained, Gateway};
@@ -47,10 +49,27 @@ impl Signals {
     pub fn serve(&self, gateway: Gateway) -> Result<(), ShardFailure> {
         let watchdog = gateway.watchdog();
         notify::ready("serving");
+        let mut watch = gateway.watch();
+        let second = if watch.is_some() { tick(SECOND) } else { never() };
+        let mut seconds = 0;
         loop {
             select! {
                 recv(self.stop) -> _ => break,
-                recv(self.reload) -> _ => reload(&gateway),
+                recv(self.reload) -> _ => {
+                    watch.iter_mut().for_each(Watch::take);
+                    reload(&gateway);
+                }
+                recv(second) -> _ => {
+                    seconds += 1;
+                    let every = gateway.config().reload.watch_s;
+                    if every > 0 && seconds >= every {
+                        seconds = 0;
+                        if watch.as_mut().is_some_and(Watch::look) {
+                            tracing::info!("the configuration file has changed");
+                            reload(&gateway);
+                        }
+                    }
+                }
                 recv(gateway.failures()) -> _ => break,
             }
         }
@@ -100,9 +119,18 @@ impl Gateway {
             .ok()
     }
 
+    /// Watches the configuration file, if there is one.
+    fn watch(&self) -> Option<Watch> {
+        let file = self.plane().reloadable.as_ref()?.source.file.clone()?;
+        Some(Watch::new(file))
+    }
+
     /// How long a drain may take, as configured now.
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.config().drain.timeout_s.into())
     }
 }
+
+/// The finest step in which the configuration file is looked at.
+const SECOND: Duration = Duration::from_secs(1);

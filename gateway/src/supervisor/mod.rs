@@ -169,7 +169,8 @@ impl Gateway {
             // A dead or stuck shard cannot drain, the others do.
             tracing::warn!(%error, "drain");
         }
-        let (deadline, check) = (after(deadline), tick(DRAIN_CHECK));
+        self.plane.drain_ends(deadline);
+        let (deadline, check, report) = (after(deadline), tick(DRAIN_CHECK), tick(DRAIN_REPORT));
         loop {
             if self.failure().is_some() {
                 return Drained::Failed;
@@ -182,7 +183,15 @@ impl Gateway {
                 recv(self.failures()) -> _ => {}
                 recv(deadline) -> _ => return Drained::TimedOut,
                 recv(check) -> _ => {}
+                recv(report) -> _ => self.report_drain(),
             }
+        }
+    }
+
+    fn report_drain(&self) {
+        if let Some(drain) = self.plane.drain_progress() {
+            let (left, before) = (drain.sessions_left, drain.sessions_before);
+            tracing::info!(sessions_left = left, before, ends_in_s = drain.ends_in_s, "draining");
         }
     }
 
@@ -403,6 +412,8 @@ fn random() -> Result<u64, StartError> {
 
 /// How often a drain looks whether the last session has ended.
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
+/// How often the log tells how far it is.
+const DRAIN_REPORT: Duration = Duration::from_secs(10);
 /// Linux's number for "address family not supported", on every architecture.
 const EAFNOSUPPORT: i32 = 97;
 

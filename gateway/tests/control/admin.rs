@@ -199,17 +199,21 @@ fn connections_beyond_the_bound_wait_their_turn() {
 }
 
 /// A file that is removed with the test.
-struct File(PathBuf);
+pub(crate) struct File(PathBuf);
 
 impl File {
-    fn new(name: &str, text: &str) -> Self {
+    pub(crate) fn new(name: &str, text: &str) -> Self {
         let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
         let file = Self(dir.join(format!("{name}-{}.toml", std::process::id())));
         file.write(text);
         file
     }
 
-    fn write(&self, text: &str) {
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+
+    pub(crate) fn write(&self, text: &str) {
         std::fs::write(&self.0, text).unwrap();
     }
 }

@@ -11,3 +11,4 @@ mod http;
 mod prober;
 mod process;
 mod start;
+mod upkeep;

@@ -115,11 +115,20 @@ fn term_without_sessions_ends_at_once() {
 
 #[test]
 fn term_gives_live_sessions_their_time() {
-    let mut gateway = Running::start(loopback().env("KCP_GATEWAY__DRAIN__TIMEOUT_S", "1"));
+    let mut gateway = Running::start(loopback().env("KCP_GATEWAY__DRAIN__TIMEOUT_S", "3"));
     Client::new(gateway.listener, 1).establish();
     gateway.signal("TERM");
     gateway.event("draining");
     assert_eq!(get(gateway.admin, "/readyz").status, 503);
+    let drain = loop {
+        let drain = get(gateway.admin, "/api/v1/status").json()["drain"].clone();
+        // Told a moment after the drain began.
+        if !drain["ends_in_s"].is_null() {
+            break drain;
+        }
+    };
+    assert_eq!((&drain["sessions_before"], &drain["sessions_left"]), (&1.into(), &1.into()));
+    assert!(drain["ends_in_s"].as_u64().unwrap() <= 3, "{drain}");
     let (status, log) = gateway.end();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(log.contains("drain.timeout_s is up") && log.contains("\"sessions_ended\":1"), "{log}");
@@ -175,6 +184,33 @@ fn hup_reloads_a_good_file_and_survives_a_broken_one() {
     assert_eq!(config["config"]["session"]["idle_timeout_s"], 7);
     Client::new(gateway.listener, 1).establish();
     gateway.signal("TERM");
+    gateway.signal("TERM");
+    assert_eq!(gateway.end().0.code(), Some(0));
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_watched_file_is_taken_when_it_changes() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("watch-{}.toml", std::process::id()));
+    let write = |text: &str| {
+        let whole = format!("[reload]\nwatch_s = 1\n[[listener]]\naddr = \"127.0.0.1:0\"\n{text}");
+        std::fs::write(&path, whole).unwrap();
+    };
+    write("");
+    let mut gateway = Running::start(program().arg("--config").arg(&path));
+    write("[session]\nidle_timeout_s = 7\n");
+    let reloaded = gateway.event("reloaded");
+    assert_eq!(reloaded["changed"], "session.idle_timeout_s (300 -> 7)");
+    assert_eq!(reloaded["generation"], 1);
+    write("[session]\nidle_timeout_s = soon\n");
+    let kept = gateway.event("reload changed nothing; the old configuration stays");
+    assert!(kept["error"].as_str().unwrap().contains(".toml:6:18: "), "{kept}");
+    let reloads = get(gateway.admin, "/api/v1/status").json()["reloads"].clone();
+    assert_eq!((&reloads["generation"], &reloads["broken"]), (&1.into(), &1.into()));
+    let metrics = get(gateway.admin, "/metrics").body;
+    assert_eq!(sample(&metrics, "kcp_gateway_config_generation"), 1.0);
+    assert_eq!(sample(&metrics, "kcp_gateway_config_last_reload_successful"), 0.0);
     gateway.signal("TERM");
     assert_eq!(gateway.end().0.code(), Some(0));
     std::fs::remove_file(&path).unwrap();
