@@ -17,7 +17,13 @@ fn exposition() -> Exposition {
     config.admin.listen = Some("127.0.0.1:0".parse().unwrap());
     let gateway = Gateway::start(config).unwrap();
     let url = format!("http://{}/metrics", gateway.admin_addr().expect("configured"));
-    let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+    let text = loop {
+        let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+        // Its own prober has something to tell after the first round.
+        if text.contains("kcp_gateway_probe_success{") {
+            break text;
+        }
+    };
     let mut exposition = Exposition::parse(&text);
     exposition.add(["up".into(), "ALERTS".into()]);
     exposition.add(rules::all().unwrap().into_iter().filter_map(|rule| rule.record));
