@@ -17,13 +17,13 @@ pub struct Dashboard {
 
 /// One graph.
 #[derive(Clone, Copy, Debug)]
-struct Panel {
-    title: &'static str,
-    unit: &'static str,
+pub(crate) struct Panel {
+    pub(crate) title: &'static str,
+    pub(crate) unit: &'static str,
     /// What to read from it.
     help: &'static str,
     /// Expression and legend.
-    queries: &'static [(&'static str, &'static str)],
+    pub(crate) queries: &'static [(&'static str, &'static str)],
 }
 
 /// A query with the dashboard and panel that ask it.
@@ -89,10 +89,14 @@ impl Dashboard {
         format!("{:#}\n", self.to_json())
     }
 
+    /// Its graphs, in order.
+    pub(crate) fn panels(&self) -> impl Iterator<Item = &'static Panel> {
+        self.rows.iter().flat_map(|(_, panels)| *panels)
+    }
+
     /// Everything it asks Prometheus.
     pub fn queries(&self) -> impl Iterator<Item = Query> {
-        let panels = self.rows.iter().flat_map(|(_, panels)| *panels);
-        panels.flat_map(|panel| {
+        self.panels().flat_map(|panel| {
             let place = format!("{} / {}", self.title, panel.title);
             panel.queries.iter().map(move |(expr, _)| Query { place: place.clone(), expr })
         })

@@ -84,12 +84,13 @@ const OF_THE_TARGET: [&str; 2] = ["job", "instance"];
 const OPEN: [(&str, &str); 2] =
     [("kcp_gateway_driver_info", "driver"), ("kcp_gateway_driver_info", "reason")];
 /// The functions and operators in use.
-const WORDS: [&str; 15] = [
+const WORDS: [&str; 16] = [
     "absent",
     "and",
     "avg",
     "changes",
     "count",
+    "histogram_quantile",
     "increase",
     "max",
     "max_over_time",

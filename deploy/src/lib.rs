@@ -1,6 +1,11 @@
 //! Holds what operators are given (rules, dashboards, manifests, pages) to what the programs do.
 #![forbid(unsafe_code)]
 
+pub mod capacity;
+mod child;
 pub mod dashboards;
+pub mod drill;
 pub mod exposition;
+pub mod manifests;
+mod plot;
 pub mod rules;

@@ -1,5 +1,6 @@
 //! The rule files, as far as checks look into them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,9 @@ pub struct Rule {
     pub alert: Option<String>,
     /// PromQL.
     pub expr: String,
+    /// An alert's labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]

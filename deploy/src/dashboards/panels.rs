@@ -36,6 +36,24 @@ const FLEET: Rows = &[
                 )],
             ),
             panel(
+                "Can players get in",
+                "short",
+                "The gateway as its own client: 1 where it got a session with every shard, of each listener.",
+                &[(
+                    "kcp_gateway_probe_success{instance=~\"$instance\"}",
+                    "{{instance}} {{listener}}",
+                )],
+            ),
+            panel(
+                "How long that takes",
+                "s",
+                "Until the slowest shard acknowledged the gateway's own session.",
+                &[(
+                    "kcp_gateway_probe_duration_seconds{instance=~\"$instance\"}",
+                    "{{instance}} {{listener}}",
+                )],
+            ),
+            panel(
                 "State",
                 "short",
                 "Start, serve, drain or stop; gateways in each.",
@@ -177,6 +195,18 @@ const FLEET: Rows = &[
                 )],
             ),
             panel(
+                "Configuration",
+                "short",
+                "Which is in force: 0 as started, one more with each reload that changed something.",
+                &[("kcp_gateway_config_generation{instance=~\"$instance\"}", "{{instance}}")],
+            ),
+            panel(
+                "Drain",
+                "percentunit",
+                "Of the sessions that lived when a drain began, the part that is left.",
+                &[("kcp_gateway_drain_left_ratio{instance=~\"$instance\"}", "{{instance}}")],
+            ),
+            panel(
                 "Reloads",
                 "short",
                 "Reloads so far by outcome, and whether the last one was taken.",
@@ -268,6 +298,25 @@ const SHARDS: Rows = &[
                 )],
             ),
             panel(
+                "Time of a busy turn",
+                "s",
+                "Half and 99 % of the turns that did much took less, and the longest since the start. So long a datagram may wait.",
+                &[
+                    (
+                        "histogram_quantile(0.5, sum by (instance, le) (rate(kcp_gateway_busy_turn_seconds_bucket{instance=~\"$instance\"}[$__rate_interval])))",
+                        "{{instance}} p50",
+                    ),
+                    (
+                        "histogram_quantile(0.99, sum by (instance, le) (rate(kcp_gateway_busy_turn_seconds_bucket{instance=~\"$instance\"}[$__rate_interval])))",
+                        "{{instance}} p99",
+                    ),
+                    (
+                        "max by (instance) (kcp_gateway_longest_turn_seconds{instance=~\"$instance\"})",
+                        "{{instance}} longest",
+                    ),
+                ],
+            ),
+            panel(
                 "Datagrams per turn",
                 "short",
                 "Received per turn: how much a wake-up brings.",
@@ -336,6 +385,55 @@ const PLAYERS: Rows = &[
                 )],
             ),
             panel(
+                "Round trip",
+                "s",
+                "Smoothed round trip of players who play, each counted every eight seconds.",
+                &[
+                    (
+                        "histogram_quantile(0.5, sum by (le) (rate(kcp_gateway_client_rtt_seconds_bucket{instance=~\"$instance\"}[$__rate_interval])))",
+                        "half of them below",
+                    ),
+                    (
+                        "histogram_quantile(0.99, sum by (le) (rate(kcp_gateway_client_rtt_seconds_bucket{instance=~\"$instance\"}[$__rate_interval])))",
+                        "99 % below",
+                    ),
+                ],
+            ),
+            panel(
+                "Repeats of a player",
+                "percentunit",
+                "Of what was sent to a player within eight seconds, the part sent again; over a whole session when it ends.",
+                &[
+                    (
+                        "histogram_quantile(0.5, sum by (le) (rate(kcp_gateway_client_resent_ratio_bucket{instance=~\"$instance\"}[$__rate_interval])))",
+                        "half of them below",
+                    ),
+                    (
+                        "histogram_quantile(0.99, sum by (le) (rate(kcp_gateway_client_resent_ratio_bucket{instance=~\"$instance\"}[$__rate_interval])))",
+                        "99 % below",
+                    ),
+                    (
+                        "histogram_quantile(0.99, sum by (le) (rate(kcp_gateway_session_resent_ratio_bucket{instance=~\"$instance\"}[$__rate_interval])))",
+                        "99 % of sessions below",
+                    ),
+                ],
+            ),
+            panel(
+                "Round trip of silent players",
+                "s",
+                "Time from asking a silent player to the answer of its library, which takes an interval of its own.",
+                &[
+                    (
+                        "histogram_quantile(0.5, sum by (le) (rate(kcp_gateway_challenge_rtt_seconds_bucket{instance=~\"$instance\"}[$__rate_interval])))",
+                        "p50",
+                    ),
+                    (
+                        "histogram_quantile(0.99, sum by (le) (rate(kcp_gateway_challenge_rtt_seconds_bucket{instance=~\"$instance\"}[$__rate_interval])))",
+                        "p99",
+                    ),
+                ],
+            ),
+            panel(
                 "What players sent",
                 "ops",
                 "Data segments received: duplicates tell of acknowledgements lost on the way out.",
@@ -349,6 +447,21 @@ const PLAYERS: Rows = &[
     (
         "The players' games",
         &[
+            panel(
+                "Time without room",
+                "s",
+                "How long players announced no room to receive, counted when it ends: their game did not read.",
+                &[
+                    (
+                        "histogram_quantile(0.5, sum by (le) (rate(kcp_gateway_client_stalled_seconds_bucket{instance=~\"$instance\"}[$__rate_interval])))",
+                        "half of them below",
+                    ),
+                    (
+                        "histogram_quantile(0.99, sum by (le) (rate(kcp_gateway_client_stalled_seconds_bucket{instance=~\"$instance\"}[$__rate_interval])))",
+                        "99 % below",
+                    ),
+                ],
+            ),
             panel(
                 "Window probes",
                 "ops",
@@ -386,44 +499,129 @@ const PLAYERS: Rows = &[
     ),
 ];
 
-const BACKENDS: Rows = &[(
-    "Messages",
-    &[
-        panel(
-            "To backends",
-            "ops",
-            "Messages received whole from players.",
-            &[(
-                "sum by (instance) (rate(kcp_gateway_messages_received_total{instance=~\"$instance\"}[$__rate_interval]))",
-                "{{instance}}",
-            )],
-        ),
-        panel(
-            "From backends",
-            "ops",
-            "Messages queued towards players.",
-            &[(
-                "sum by (instance) (rate(kcp_gateway_messages_sent_total{instance=~\"$instance\"}[$__rate_interval]))",
-                "{{instance}}",
-            )],
-        ),
-        panel(
-            "Bytes",
-            "Bps",
-            "Payload of messages, both ways.",
-            &[
-                (
-                    "sum(rate(kcp_gateway_message_received_bytes_total{instance=~\"$instance\"}[$__rate_interval]))",
-                    "to backends",
-                ),
-                (
-                    "sum(rate(kcp_gateway_message_sent_bytes_total{instance=~\"$instance\"}[$__rate_interval]))",
-                    "from backends",
-                ),
-            ],
-        ),
-    ],
-)];
+const BACKENDS: Rows = &[
+    (
+        "Messages",
+        &[
+            panel(
+                "To backends",
+                "ops",
+                "Messages received whole from players.",
+                &[(
+                    "sum by (instance) (rate(kcp_gateway_messages_received_total{instance=~\"$instance\"}[$__rate_interval]))",
+                    "{{instance}}",
+                )],
+            ),
+            panel(
+                "From backends",
+                "ops",
+                "Messages queued towards players.",
+                &[(
+                    "sum by (instance) (rate(kcp_gateway_messages_sent_total{instance=~\"$instance\"}[$__rate_interval]))",
+                    "{{instance}}",
+                )],
+            ),
+            panel(
+                "Bytes",
+                "Bps",
+                "Payload of messages, both ways.",
+                &[
+                    (
+                        "sum(rate(kcp_gateway_message_received_bytes_total{instance=~\"$instance\"}[$__rate_interval]))",
+                        "to backends",
+                    ),
+                    (
+                        "sum(rate(kcp_gateway_message_sent_bytes_total{instance=~\"$instance\"}[$__rate_interval]))",
+                        "from backends",
+                    ),
+                ],
+            ),
+        ],
+    ),
+    (
+        "Backends",
+        &[
+            panel(
+                "Connections",
+                "short",
+                "Connections to backends, and sessions that wait for one.",
+                &[
+                    (
+                        "sum by (instance) (kcp_gateway_upstream_connections{instance=~\"$instance\"})",
+                        "{{instance}} connections",
+                    ),
+                    (
+                        "sum by (instance) (kcp_gateway_sessions_waiting{instance=~\"$instance\"})",
+                        "{{instance}} waiting",
+                    ),
+                ],
+            ),
+            panel(
+                "Memory between players and backends",
+                "percentunit",
+                "Of its bound, in the fullest shard; at 100 % the slowest sessions end.",
+                &[(
+                    "max by (instance) (kcp_gateway_upstream_pool_bytes{instance=~\"$instance\"} / kcp_gateway_upstream_pool_limit_bytes{instance=~\"$instance\"})",
+                    "{{instance}}",
+                )],
+            ),
+            panel(
+                "Waiting for backends",
+                "bytes",
+                "What the kernel has not taken yet: backends that read slowly.",
+                &[(
+                    "sum by (instance) (kcp_gateway_upstream_queued_bytes{instance=~\"$instance\"})",
+                    "{{instance}}",
+                )],
+            ),
+            panel(
+                "Reads and sends",
+                "ops",
+                "Operations of the connections to backends, and those that had to wait.",
+                &[
+                    (
+                        "sum by (instance) (rate(kcp_gateway_upstream_reads_total{instance=~\"$instance\"}[$__rate_interval]))",
+                        "{{instance}} reads",
+                    ),
+                    (
+                        "sum by (instance) (rate(kcp_gateway_upstream_sends_total{instance=~\"$instance\"}[$__rate_interval]))",
+                        "{{instance}} sends",
+                    ),
+                    (
+                        "sum by (instance) (rate(kcp_gateway_upstream_sends_blocked_total{instance=~\"$instance\"}[$__rate_interval]))",
+                        "{{instance}} sends blocked",
+                    ),
+                    (
+                        "sum by (instance) (rate(kcp_gateway_upstream_writes_held_total{instance=~\"$instance\"}[$__rate_interval]))",
+                        "{{instance}} writes held",
+                    ),
+                    (
+                        "sum by (instance) (rate(kcp_gateway_upstream_reads_dry_total{instance=~\"$instance\"}[$__rate_interval]))",
+                        "{{instance}} reads without a buffer",
+                    ),
+                ],
+            ),
+            panel(
+                "Sessions that backends ended",
+                "ops",
+                "Ends by backends, for want of one, or for want of memory towards one.",
+                &[(
+                    "sum by (reason) (rate(kcp_gateway_sessions_ended_total{instance=~\"$instance\", reason=~\"backend_fin|backend_fin_mid_message|backend_reset|backend_refused|backend_connect_failed|backend_connect_timeout|backend_stalled|backend_too_long|backend_link_lost|no_backend|slow_client|pool_full|shed\"}[$__rate_interval]))",
+                    "{{reason}}",
+                )],
+            ),
+            panel(
+                "Never delivered",
+                "Bps",
+                "Bytes on the way to players when their sessions ended.",
+                &[(
+                    "sum by (instance) (rate(kcp_gateway_undelivered_bytes_total{instance=~\"$instance\"}[$__rate_interval]))",
+                    "{{instance}}",
+                )],
+            ),
+        ],
+    ),
+];
 
 const DROPS: Rows = &[
     (
