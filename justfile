@@ -36,5 +36,15 @@ fuzz TARGET SECONDS="60":
 compare *ARGS:
     cargo run --release -p kcp-benches -- compare {{ARGS}}
 
+# Holds deploy/ to the tools that read it, and gets those first.
+operators DIR="target/tools":
+    deploy/tools.sh {{DIR}}
+    PATH="$PWD/{{DIR}}/bin:$PATH" deploy/check.sh
+
+# Fires every alert, live. As root; needs Debian's prometheus, prometheus-alertmanager and iptables.
+drill *ARGS:
+    cargo build --release -p kcp-gateway -p kcp-loadgen
+    cargo run --release -p kcp-deploy -- drill {{ARGS}}
+
 ci:
     .ci/run
