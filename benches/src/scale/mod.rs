@@ -94,7 +94,8 @@ struct Outcome<'a> {
 /// Measures every size, prints a table, writes JSON and picture after each.
 ///
 /// # Errors
-/// Sessions or messages were lost, memory did not suffice, or a result could not be written.
+/// A result could not be written; or, after all sizes, of one of them sessions or messages were lost, or memory did not
+/// suffice.
 #[expect(clippy::print_stdout, reason = "the table is what the command is for")]
 pub(crate) fn run(mut plan: Plan) -> Result<()> {
     if plan.smoke {
@@ -106,7 +107,13 @@ pub(crate) fn run(mut plan: Plan) -> Result<()> {
     let mut rows = Vec::new();
     for &sessions in &plan.sizes {
         ensure!(sessions > 0, "--sizes: a size is 1 and more");
-        let row = measure(&plan, sessions).with_context(|| format!("{sessions} sessions"))?;
+        let row = match measure(&plan, sessions) {
+            Ok(row) => row,
+            Err(error) => {
+                eprintln!("{sessions} sessions: not measured: {error:#}");
+                continue;
+            }
+        };
         println!("{}", line(&row));
         rows.push(row);
         if let Some(path) = &plan.json {
@@ -120,6 +127,7 @@ pub(crate) fn run(mut plan: Plan) -> Result<()> {
                 .with_context(|| format!("cannot draw {}", path.display()))?;
         }
     }
+    ensure!(rows.len() == plan.sizes.len(), "not every size could be measured");
     Ok(())
 }
 
@@ -152,7 +160,11 @@ fn measure(plan: &Plan, sessions: u32) -> Result<Row> {
         let limit = Duration::from_secs(u64::from(idle_timeout_s) * 3);
         let dead = trace.watch_until(&mut watched, limit, |m| m.sum(|c| c.sessions) == 0)?;
         ensure!(dead, "{} sessions did not end", trace.sum(|c| c.sessions));
-        (trace.stretch(|c| c.deaths), probes(plan, sessions)?)
+        let probes = probes(plan, sessions).unwrap_or_else(|error| {
+            eprintln!("{sessions} sessions: keepalive not measured: {error:#}");
+            Stretch::default()
+        });
+        (trace.stretch(|c| c.deaths), probes)
     };
     let load_bytes = report["generator"]["resident_max_bytes"].as_f64().unwrap_or(f64::NAN);
     Ok(Row {
