@@ -125,6 +125,13 @@ pub enum Tie {
     Waiting,
     /// A connection of its own, by its stream's slot.
     Tcp(u32),
+    /// A stream of a link that many sessions share.
+    Yamux {
+        /// The link's number in its shard.
+        link: u16,
+        /// The stream's slot on that link.
+        slot: u32,
+    },
     /// The backend has closed; the session ends when its client has received everything, or at this time.
     Leaving {
         /// The end of the time.
@@ -132,6 +139,17 @@ pub enum Tie {
         /// How the backend closed.
         end: End,
     },
+}
+
+impl Tie {
+    /// A backend is to hear of the session's end.
+    #[must_use]
+    pub const fn is_bound(self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Yamux { .. } => true,
+            Self::Free | Self::Waiting | Self::Leaving { .. } => false,
+        }
+    }
 }
 
 /// One client's session. The listener's settings, the payload in flight and the timer live elsewhere.

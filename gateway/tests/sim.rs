@@ -5,12 +5,16 @@
 
 #[path = "sim/bulk.rs"]
 mod bulk;
+#[path = "sim/mux_server.rs"]
+mod mux_server;
 #[path = "sim/server.rs"]
 mod server;
 #[path = "sim/tcp.rs"]
 mod tcp;
 #[path = "sim/world.rs"]
 mod world;
+#[path = "sim/yamux.rs"]
+mod yamux;
 
 use kcp_core::wire::{Command, HEADER_LEN, Header};
 use kcp_core::{Conv, KcpConfig, Millis, Sn};

@@ -20,3 +20,7 @@ pub(super) const BLOCKED: usize = 256;
 pub(super) const STREAM_EVENTS: usize = 1024;
 /// Sessions that wait for a backend and try again.
 pub(super) const WAITING: usize = 1024;
+/// Streams of a lost link whose sessions are told.
+pub(super) const TORN_DOWN: usize = 1024;
+/// Sessions that a link has room for again.
+pub(super) const ROOM: usize = 4096;

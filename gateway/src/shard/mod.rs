@@ -199,7 +199,7 @@ impl<D: Driver> Shard<D> {
         finished &= self.returns(now); // upstream -> kcp.send
         finished &= self.expire(now); // timer -> session ends | is asked whether it is there | is dirty
         finished &= self.egress(now); // dirty session -> kcp.poll_transmit -> driver slot
-        self.part(now); // ended session -> its backend hears of it
+        finished &= self.part(now); // ended session -> its backend hears of it; links -> driver
         self.sessions.trim(now); // memory of a past peak goes back
         self.publish(began, finished);
         Ok(())
@@ -211,7 +211,7 @@ impl<D: Driver> Shard<D> {
             return Some(Now(0));
         }
         let now = self.driver.now();
-        let upstream = self.outlet.next_deadline(millis(now), &self.sessions);
+        let upstream = self.outlet.next_deadline(now, &self.sessions);
         let all = [self.sessions.next_deadline(millis(now)), upstream];
         let due = all.into_iter().flatten().reduce(Millis::earliest)?;
         let wait_ms = u64::try_from(due.since(millis(now))).unwrap_or(0);
@@ -235,7 +235,7 @@ impl<D: Driver> Shard<D> {
     fn apply(&mut self, now: Millis) {
         self.mailbox.apply();
         if let Outlet::Backends(upstreams) = &mut self.outlet {
-            upstreams.apply(&mut self.mailbox, now);
+            upstreams.apply(&mut self.driver, &mut self.mailbox, now);
         }
     }
 
@@ -312,18 +312,17 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn part(&mut self, now: Millis) {
-        if let Outlet::Backends(upstreams) = &mut self.outlet {
-            let mut floor = Floor {
-                now: self.driver.now(),
-                millis: now,
-                policy: &self.mailbox.policy,
-                sessions: &mut self.sessions,
-                locals: &self.locals,
-                stats: &mut self.stats,
-            };
-            upstreams.part(&mut self.driver, &mut floor);
-        }
+    fn part(&mut self, now: Millis) -> bool {
+        let Outlet::Backends(upstreams) = &mut self.outlet else { return true };
+        let mut floor = Floor {
+            now: self.driver.now(),
+            millis: now,
+            policy: &self.mailbox.policy,
+            sessions: &mut self.sessions,
+            locals: &self.locals,
+            stats: &mut self.stats,
+        };
+        upstreams.part(&mut self.driver, &mut floor)
     }
 
     fn expire(&mut self, now: Millis) -> bool {
@@ -376,7 +375,7 @@ enum Outlet {
 }
 
 impl Outlet {
-    fn next_deadline(&self, now: Millis, sessions: &Sessions) -> Option<Millis> {
+    fn next_deadline(&self, now: Now, sessions: &Sessions) -> Option<Millis> {
         match self {
             Self::Echo(_) => None,
             Self::Backends(upstreams) => upstreams.next_deadline(now, sessions),

@@ -155,7 +155,7 @@ impl Sessions {
             stats.end(reason);
             stats.add(Stat::UndeliveredBytes, session.kcp.send_bytes() as u64);
         }
-        if let Tie::Tcp(_) = session.tie {
+        if session.tie.is_bound() {
             let id = SessionId { index, generation: session.generation };
             self.parting.push((id, session.tie));
         }

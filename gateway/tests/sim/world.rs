@@ -10,10 +10,11 @@ use kcp_gateway::shard::backend_stats::{BackendNumbers, BackendStat, SharedBacke
 use kcp_gateway::shard::stats::{DropReason, EndReason, Histogram, SharedStats, Stat};
 use kcp_gateway::shard::{BackendSetup, Handoff, Policy, Setup, Shard, Upstream};
 use kcp_gateway::upstream::backend::{BackendId, Backends};
-use net_io::sim::{ClockStart, SimConfig, SimDriver, SimNet, SimStream};
+use net_io::sim::{ClockStart, SimConfig, SimDriver, SimHost, SimNet, SimStream};
 use net_io::steer::Steering;
 use net_io::{Destination, Driver, DriverConfig, Now, SocketId, SocketOptions, StreamConfig};
 
+use crate::mux_server::MuxServer;
 use crate::server::Server;
 
 pub(crate) const GATEWAY: &str = "10.0.0.1:4000";
@@ -26,7 +27,10 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) ghost: Ghost,
     pub(crate) policy: Policy,
+    /// The gateway's own machine.
+    pub(crate) host: SimHost,
     pub(crate) servers: Vec<Server>,
+    pub(crate) mux_servers: Vec<MuxServer>,
     backend_stats: Vec<SharedBackendStats>,
     pub(crate) reports: Receiver<ShardReport>,
     eager: bool,
@@ -96,7 +100,9 @@ impl World {
             clients: Vec::new(),
             ghost,
             policy: policy.clone(),
+            host,
             servers: Vec::new(),
+            mux_servers: Vec::new(),
             backend_stats: Vec::new(),
             reports,
             eager: backends.is_some(),
@@ -196,6 +202,9 @@ impl World {
                 client.turn();
             }
             for server in self.servers.iter_mut().filter(|server| server.is_due()) {
+                server.turn();
+            }
+            for server in self.mux_servers.iter_mut().filter(|server| server.is_due()) {
                 server.turn();
             }
             if self.ghost.driver.is_due() {

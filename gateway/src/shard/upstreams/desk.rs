@@ -6,6 +6,7 @@ use kcp_core::{Conv, Millis};
 use super::super::backend_stats::{BackendStat, BackendStats, ConnectFailure, Parting};
 use super::super::mailbox::SharedBackends;
 use super::waiting::{Waiting, WaitingList};
+use super::yamux::Links;
 use crate::control::command::{Report, ShardReport};
 use crate::session::SessionId;
 use crate::upstream::backend::{BACKENDS_MAX, Backend, BackendId, Kind};
@@ -73,14 +74,15 @@ impl Desk {
     }
 
     /// The place in the list of the backend for a new session.
-    pub(super) fn choose(&mut self, conv: Conv) -> Option<usize> {
+    pub(super) fn choose(&mut self, conv: Conv, links: &Links) -> Option<usize> {
         for (candidate, backend) in self.candidates.iter_mut().zip(&self.backends.list) {
             let sessions = self.stats.of(backend.id).get(BackendStat::Sessions);
             candidate.sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
             candidate.usable = backend.takes_sessions()
                 && match backend.kind {
                     Kind::Tcp(_) => !backend.addresses.is_empty(),
-                    Kind::Yamux(_) | Kind::Nats => false,
+                    Kind::Yamux(_) => links.has_open(backend.id),
+                    Kind::Nats => false,
                 };
         }
         self.router.choose(&self.candidates, conv)

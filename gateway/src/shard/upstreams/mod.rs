@@ -15,6 +15,7 @@ mod desk;
 mod hearing;
 mod tcp;
 mod waiting;
+mod yamux;
 
 use std::net::SocketAddr;
 
@@ -35,6 +36,7 @@ use crate::upstream::proxy::Header;
 use desk::Desk;
 use hearing::Shortage;
 use tcp::{Begin, Guest, Tcp};
+use yamux::Links;
 
 /// The rest of the shard, as upstreams work on it.
 pub(super) struct Floor<'a> {
@@ -68,6 +70,7 @@ pub(super) struct Upstreams {
     /// What waits, in either direction.
     pool: Pool,
     tcp: Tcp,
+    links: Links,
     listen_addrs: Vec<SocketAddr>,
     shared: SharedBackendStats,
     /// Where a message is put together.
@@ -81,11 +84,14 @@ impl Upstreams {
     pub(super) fn new(setup: BackendSetup, shard: u32, now: Millis) -> Self {
         let BackendSetup { backends, pool_bytes_max, listen_addrs, reports, stats } = setup;
         let mut tcp = Tcp::new(now);
+        let mut links = Links::new();
         tcp.learn(&backends);
+        links.learn(&backends);
         Self {
             desk: Desk::new(backends, shard, reports, now),
             pool: Pool::new(pool_bytes_max),
             tcp,
+            links,
             listen_addrs,
             shared: stats,
             scratch: Vec::new(),
@@ -94,10 +100,21 @@ impl Upstreams {
     }
 
     /// Takes over what the control plane sent.
-    pub(super) fn apply<S>(&mut self, mailbox: &mut Mailbox<S>, now: Millis) {
+    pub(super) fn apply<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        mailbox: &mut Mailbox<D::Stream>,
+        now: Millis,
+    ) {
         if let Some(backends) = mailbox.backends.take() {
             self.tcp.learn(&backends);
+            self.links.learn(&backends);
             self.desk.replace(backends, now);
+        }
+        for (backend, stream) in mailbox.adopted.drain(..) {
+            let clock = driver.now();
+            self.links.adopt(driver, clock, backend, stream, &mut self.desk);
+            self.desk.waiting.hurry(now);
         }
     }
 
@@ -136,39 +153,71 @@ impl Upstreams {
             left -= 1;
         }
         let in_time = self.expire(driver, floor);
+        self.links.on_timeouts(&mut self.pool, &mut self.desk, floor);
+        if self.pool.bytes_used() > self.pool.bytes_max() / 10 * 9 {
+            let goal = self.pool.bytes_max() / 10 * 8;
+            self.links.shed(goal, &mut self.pool, &mut self.desk, floor);
+        }
         self.admit_waiting(driver, floor);
         left > 0 && in_time
     }
 
-    /// Tells backends of the sessions that ended.
-    pub(super) fn part<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) {
+    /// Tells backends of the sessions that ended, and gives the kernel what links have for it. Tells whether the budget was
+    /// enough.
+    pub(super) fn part<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) -> bool {
         std::mem::swap(&mut self.parting, &mut floor.sessions.parting);
         while let Some((id, tie)) = self.parting.pop() {
-            match tie {
-                Tie::Tcp(slot) => {
-                    let Some((backend, lost)) = self.tcp.close(slot, id, floor.now, &mut self.pool)
-                    else {
-                        continue;
-                    };
-                    self.desk.left(backend, Parting::Client);
-                    self.desk.stats.add(backend, BackendStat::BytesLost, lost as u64);
-                    self.tend(driver, floor, slot);
-                }
-                Tie::Free | Tie::Waiting | Tie::Leaving { .. } => {}
+            let (now, pool) = (floor.now, &mut self.pool);
+            let closed = match tie {
+                Tie::Tcp(slot) => self.tcp.close(slot, id, now, pool),
+                Tie::Yamux { link, slot } => self.links.close((link, slot), id, now, pool),
+                Tie::Free | Tie::Waiting | Tie::Leaving { .. } => None,
+            };
+            let Some((backend, lost)) = closed else { continue };
+            self.desk.left(backend, Parting::Client);
+            self.desk.stats.add(backend, BackendStat::BytesLost, lost as u64);
+            if let Tie::Tcp(slot) = tie {
+                self.tend(driver, floor, slot);
             }
         }
+        let in_time = self.write_links(driver, floor);
+        self.links.bury(driver, &mut self.pool, &mut self.desk, floor);
+        in_time
+    }
+
+    /// Gives the kernel what links have for it, and sessions the room that this makes.
+    fn write_links<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) -> bool {
+        if !self.links.take_dirty() {
+            return true;
+        }
+        let mut left = budget::ROOM;
+        for link in self.links.numbers() {
+            self.links.write(driver, link, floor.now, &mut self.pool);
+            while left > 0
+                && let Some(session) = self.links.poll_room(link)
+            {
+                self.has_room(driver, floor, session);
+                left -= 1;
+            }
+            self.links.write(driver, link, floor.now, &mut self.pool);
+        }
+        left > 0
     }
 
     /// When something here is due even if nothing happens.
-    pub(super) fn next_deadline(&self, now: Millis, sessions: &Sessions) -> Option<Millis> {
+    pub(super) fn next_deadline(&self, clock: Now, sessions: &Sessions) -> Option<Millis> {
+        let now = yamux::millis(clock);
+        let link = self.links.next_deadline(clock).map(|at| yamux::millis(at).add(1));
         let blocked = (!sessions.blocked.is_empty()).then(|| now.add(BLOCKED_MS));
         let parting = (!sessions.parting.is_empty()).then_some(now);
-        let all = [self.tcp.next_deadline(), self.desk.waiting.next_deadline(), blocked, parting];
+        let waiting = self.desk.waiting.next_deadline();
+        let all = [self.tcp.next_deadline(), link, waiting, blocked, parting];
         all.into_iter().flatten().reduce(Millis::earliest)
     }
 
     /// Makes the counters visible.
     pub(super) fn publish(&mut self, stats: &mut Stats) {
+        self.links.publish(&mut self.desk);
         stats.set(Stat::PoolBytes, self.pool.bytes_used() as u64);
         stats.set(Stat::PoolBytesMax, self.pool.bytes_max() as u64);
         stats.set(Stat::SessionsWaiting, self.desk.waiting.len() as u64);
@@ -209,7 +258,7 @@ impl Upstreams {
         let unwanted = match session.tie {
             _ if len == 0 => Some(DropReason::EmptyMessage),
             Tie::Leaving { .. } => Some(DropReason::SessionEnded),
-            Tie::Free | Tie::Waiting | Tie::Tcp(_) => None,
+            Tie::Free | Tie::Waiting | Tie::Tcp(_) | Tie::Yamux { .. } => None,
         };
         if let Some(reason) = unwanted {
             let _ = session.kcp.recv_with(&mut cx, |_| {});
@@ -233,6 +282,12 @@ impl Upstreams {
                 if pushed.is_ok() {
                     let _ = session.kcp.recv_with(&mut cx, |_| {});
                 }
+                self.pushed(floor, id, backend, len, pushed)
+            }
+            Tie::Yamux { link, slot } => {
+                let fill = |out: &mut [u8]| session.kcp.recv(&mut cx, out).is_ok();
+                let (pool, stream) = (&mut self.pool, (link, slot));
+                let (backend, pushed) = self.links.push_with(pool, stream, id, len, fill)?;
                 self.pushed(floor, id, backend, len, pushed)
             }
         }
@@ -281,7 +336,7 @@ impl Upstreams {
     ) -> Option<Step> {
         let key = floor.session(id)?.key();
         let until = self.desk.until(floor.millis, id);
-        let chosen = self.desk.choose(key.conv);
+        let chosen = self.desk.choose(key.conv, &self.links);
         let backends = SharedBackends::clone(&self.desk.backends);
         let Some(backend) = chosen.and_then(|place| backends.list.get(place)) else {
             self.desk.wait(floor, id, until);
@@ -327,7 +382,8 @@ impl Upstreams {
                 self.tend(driver, floor, slot);
                 Ok(Tie::Tcp(slot))
             }
-            Kind::Yamux(_) | Kind::Nats => Err(Begin::Later),
+            Kind::Yamux(_) => self.links.begin(id, backend.id, hello),
+            Kind::Nats => Err(Begin::Later),
         }
     }
 
@@ -346,7 +402,23 @@ impl Upstreams {
     fn event<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) -> bool {
         let Some(event) = driver.stream_event() else { return false };
         let id = event.id();
-        let Some(slot) = self.tcp.slot(id) else { return true };
+        let Some(slot) = self.tcp.slot(id) else {
+            if let Some(link) = self.links.number(id) {
+                let (pool, desk) = (&mut self.pool, &mut self.desk);
+                match event {
+                    StreamEvent::Data(_, bytes) => {
+                        self.links.on_read(link, bytes, pool, desk, floor);
+                        driver.stream_read(id);
+                    }
+                    StreamEvent::Fin(_) => self.links.on_end(link, true, desk),
+                    StreamEvent::Closed(..) | StreamEvent::Failed(..) => {
+                        self.links.on_end(link, false, desk);
+                    }
+                    StreamEvent::Writable(_) | StreamEvent::Connected(_) => self.links.mark_dirty(),
+                }
+            }
+            return true;
+        };
         let (tcp, pool, desk) = (&mut self.tcp, &mut self.pool, &mut self.desk);
         let mut room = None;
         match event {
@@ -380,6 +452,9 @@ impl Upstreams {
             Tie::Tcp(slot) => {
                 self.tcp.resume(slot, &mut self.pool, &mut self.desk, floor);
                 self.tend(driver, floor, slot);
+            }
+            Tie::Yamux { link, slot } => {
+                self.links.resume((link, slot), id, &mut self.pool, &mut self.desk, floor);
             }
             Tie::Free | Tie::Waiting | Tie::Leaving { .. } => {}
         }

@@ -375,6 +375,23 @@ impl<S: Copy> Mux<S> {
         Ok(())
     }
 
+    /// The key of the stream in a slot, if it is `session`'s and not over.
+    #[must_use]
+    pub fn key_at(&self, slot: u32, session: S) -> Option<StreamKey>
+    where
+        S: PartialEq,
+    {
+        let stream = self.streams.at(slot)?;
+        (stream.session == session && stream.is_attached()).then(|| self.streams.key(slot))
+    }
+
+    /// Bytes kept for a stream's session.
+    #[must_use]
+    pub fn kept(&self, key: StreamKey) -> usize {
+        let slot = self.slot_of_session(key);
+        slot.map_or(0, |slot| self.streams.get(slot).inbound.kept())
+    }
+
     /// Live streams, those that only wait for the backend's FIN included.
     #[must_use]
     pub fn streams(&self) -> usize {

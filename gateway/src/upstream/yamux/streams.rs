@@ -90,6 +90,12 @@ pub struct StreamKey {
 }
 
 impl StreamKey {
+    /// The slot: a small number that no other stream of its connection has at the same time.
+    #[must_use]
+    pub const fn slot(self) -> u32 {
+        self.slot
+    }
+
     pub(super) const fn id(self) -> u32 {
         self.id
     }

@@ -1,0 +1,415 @@
+//! `yamux`: the links that many sessions share, each driven by its [`Mux`].
+
+use kcp_core::Millis;
+use net_io::{Close, Driver, Now, StreamId};
+
+use super::super::backend_stats::{BackendStat, LinkEnd};
+use super::desk::Desk;
+use super::tcp::Begin;
+use super::{Floor, budget};
+use crate::control::command::Report;
+use crate::session::{SessionId, Tie};
+use crate::upstream::backend::{BACKENDS_MAX, BackendId, Backends, Kind};
+use crate::upstream::link::PushError;
+use crate::upstream::pool::Pool;
+use crate::upstream::proxy::HEADER_MAX;
+use crate::upstream::yamux::{self, Config, LinkError, Mux, OpenError};
+use crate::upstream::{Cx, Event};
+
+/// All links of a shard. A few for each backend.
+#[derive(Debug)]
+pub(super) struct Links {
+    /// A session knows its link by the place here.
+    links: Vec<Option<Link>>,
+    /// What each backend's links are set up with, as last heard.
+    configs: [Option<Config>; BACKENDS_MAX],
+    /// Some link has bytes for the kernel.
+    dirty: bool,
+}
+
+#[derive(Debug)]
+struct Link {
+    stream: StreamId,
+    backend: BackendId,
+    mux: Mux<SessionId>,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Open,
+    /// It takes no new sessions, and ends with its last one.
+    Retired,
+    /// It is over. Its sessions are being told.
+    Lost,
+}
+
+impl Links {
+    /// No link.
+    pub(super) const fn new() -> Self {
+        Self { links: Vec::new(), configs: [None; BACKENDS_MAX], dirty: false }
+    }
+
+    /// Takes over what is said of backends.
+    pub(super) fn learn(&mut self, backends: &Backends) {
+        for backend in &backends.list {
+            if let Kind::Yamux(config) = backend.kind
+                && let Some(known) = self.configs.get_mut(backend.id.index())
+            {
+                *known = Some(config);
+            }
+        }
+    }
+
+    /// Takes in a connection that the control plane made.
+    pub(super) fn adopt<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        now: Now,
+        backend: BackendId,
+        stream: D::Stream,
+        desk: &mut Desk,
+    ) {
+        let known = self.configs.get(backend.index()).copied().flatten();
+        let Some(Ok(mux)) = known.map(|config| Mux::new(config, now)) else {
+            desk.stats.link_end(backend, LinkEnd::Unusable);
+            return desk.reports.send(backend, Report::LinkLost(LinkEnd::Unusable));
+        };
+        match driver.adopt(stream) {
+            Ok(stream) => {
+                driver.stream_read(stream);
+                let link = Link { stream, backend, mux, standing: Standing::Open };
+                match self.links.iter_mut().find(|place| place.is_none()) {
+                    Some(place) => *place = Some(link),
+                    None => self.links.push(Some(link)),
+                }
+                desk.stats.add(backend, BackendStat::Links, 1);
+                desk.reports.send(backend, Report::LinkUp);
+            }
+            Err(why) => {
+                desk.stats.link_end(backend, LinkEnd::Unusable);
+                desk.reports.send(backend, Report::LinkRefused(why));
+            }
+        }
+    }
+
+    /// Whether a backend has a link that takes new sessions, now or soon.
+    pub(super) fn has_open(&self, backend: BackendId) -> bool {
+        self.of(backend).any(|(_, link)| {
+            matches!(
+                link.mux.can_open(HEADER_MAX),
+                Ok(()) | Err(OpenError::Unacked | OpenError::Full | OpenError::Streams)
+            )
+        })
+    }
+
+    /// Opens a stream for a session on the link that has the fewest.
+    pub(super) fn begin(
+        &mut self,
+        session: SessionId,
+        backend: BackendId,
+        hello: &[u8],
+    ) -> Result<Tie, Begin> {
+        let best = self
+            .of(backend)
+            .filter(|(_, link)| link.mux.can_open(hello.len()).is_ok())
+            .min_by_key(|(_, link)| link.mux.streams());
+        let Some((number, _)) = best else { return Err(Begin::Later) };
+        let Some(Some(link)) = self.links.get_mut(number) else { return Err(Begin::Later) };
+        let key = link.mux.open(session, hello).map_err(|_| Begin::Later)?;
+        self.dirty = true;
+        let number = u16::try_from(number).map_err(|_| Begin::Later)?;
+        Ok(Tie::Yamux { link: number, slot: key.slot() })
+    }
+
+    /// Offers a message of `len` bytes that `fill` writes; and says which backend that is. `None` when the stream is not that
+    /// session's.
+    pub(super) fn push_with(
+        &mut self,
+        pool: &mut Pool,
+        (number, slot): (u16, u32),
+        session: SessionId,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> bool,
+    ) -> Option<(BackendId, Result<(), PushError>)> {
+        let link = self.at(number)?;
+        let key = link.mux.key_at(slot, session)?;
+        let pushed = link.mux.push_with(pool, key, len, fill).map_err(|error| match error {
+            yamux::PushError::Full => PushError::Full,
+            yamux::PushError::PoolFull => PushError::PoolFull,
+            yamux::PushError::Unsendable => PushError::Unsendable,
+            yamux::PushError::NotFilled | yamux::PushError::Gone => PushError::Gone,
+        });
+        let backend = link.backend;
+        self.dirty = true;
+        Some((backend, pushed))
+    }
+
+    /// The link whose connection a stream is.
+    pub(super) fn number(&self, stream: StreamId) -> Option<u16> {
+        let is_it = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.stream == stream);
+        u16::try_from(self.links.iter().position(is_it)?).ok()
+    }
+
+    pub(super) fn on_read(
+        &mut self,
+        number: u16,
+        bytes: &[u8],
+        pool: &mut Pool,
+        desk: &mut Desk,
+        floor: &mut Floor<'_>,
+    ) {
+        let outcome = self.with(number, pool, desk, floor, |mux, cx| mux.on_read(cx, bytes));
+        self.after(number, outcome, desk);
+        self.dirty = true;
+    }
+
+    /// The connection has ended, in order or not.
+    pub(super) fn on_end(&mut self, number: u16, in_order: bool, desk: &mut Desk) {
+        let Some(link) = self.at(number) else { return };
+        let error = if in_order { link.mux.on_eof() } else { link.mux.fail(LinkError::Reset) };
+        self.after(number, Some(Err(error)), desk);
+    }
+
+    /// Does what is due on all links.
+    pub(super) fn on_timeouts(&mut self, pool: &mut Pool, desk: &mut Desk, floor: &mut Floor<'_>) {
+        for number in self.numbers() {
+            let now = floor.now;
+            let due = self.at(number).and_then(|link| link.mux.poll_timeout(now));
+            if due.is_some_and(|at| at <= now) {
+                let outcome =
+                    self.with(number, pool, desk, floor, |mux, cx| mux.handle_timeout(cx));
+                self.after(number, outcome, desk);
+                self.dirty = true;
+            }
+        }
+    }
+
+    /// When a link has something due.
+    pub(super) fn next_deadline(&self, now: Now) -> Option<Now> {
+        self.links
+            .iter()
+            .flatten()
+            .filter_map(|link| match link.standing {
+                Standing::Lost => Some(now),
+                Standing::Open | Standing::Retired => link.mux.poll_timeout(now),
+            })
+            .min()
+    }
+
+    /// The session has room again.
+    pub(super) fn resume(
+        &mut self,
+        (number, slot): (u16, u32),
+        session: SessionId,
+        pool: &mut Pool,
+        desk: &mut Desk,
+        floor: &mut Floor<'_>,
+    ) {
+        self.with(number, pool, desk, floor, |mux, cx| {
+            if let Some(key) = mux.key_at(slot, session) {
+                mux.resume(cx, key);
+            }
+        });
+        self.dirty = true;
+    }
+
+    /// The session has ended: tells its backend, and how many bytes of the backend's are lost with that. `None` when the
+    /// stream is not that session's any more.
+    pub(super) fn close(
+        &mut self,
+        (number, slot): (u16, u32),
+        session: SessionId,
+        now: Now,
+        pool: &mut Pool,
+    ) -> Option<(BackendId, usize)> {
+        let link = self.at(number)?;
+        let key = link.mux.key_at(slot, session)?;
+        let lost = link.mux.kept(key);
+        link.mux.close(now, pool, key);
+        let backend = link.backend;
+        self.dirty = true;
+        Some((backend, lost))
+    }
+
+    /// A session that may push again.
+    pub(super) fn poll_room(&mut self, number: u16) -> Option<SessionId> {
+        self.at(number)?.mux.poll_room()
+    }
+
+    /// The links there are.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u16> + use<> {
+        0..u16::try_from(self.links.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Some link may have bytes for the kernel, or room for sessions.
+    pub(super) const fn mark_dirty(&mut self) {
+        self.dirty = true;
+    }
+
+    /// Whether so.
+    pub(super) fn take_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Gives the kernel what a link has for it, as far as it takes it.
+    pub(super) fn write<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        number: u16,
+        now: Now,
+        pool: &mut Pool,
+    ) {
+        let Some(link) = self.at(number) else { return };
+        loop {
+            let pending = link.mux.pending(now);
+            if pending.is_empty() {
+                return;
+            }
+            let offered = pending.len();
+            let taken = driver.stream_write(link.stream, pending);
+            link.mux.on_written(now, taken, pool);
+            if taken < offered {
+                return;
+            }
+        }
+    }
+
+    /// Goes on with links that are over: tells their sessions, a bounded number at a time, and lets go of those that have none
+    /// left.
+    pub(super) fn bury<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        pool: &mut Pool,
+        desk: &mut Desk,
+        floor: &mut Floor<'_>,
+    ) {
+        for number in self.numbers() {
+            let Some(link) = self.at(number) else { continue };
+            match link.standing {
+                Standing::Open => continue,
+                Standing::Retired if link.mux.streams() > 0 => continue,
+                Standing::Retired => {}
+                Standing::Lost => {
+                    let done = self.with(number, pool, desk, floor, |mux, cx| {
+                        mux.tear_down(cx, budget::TORN_DOWN)
+                    });
+                    if done == Some(false) {
+                        continue;
+                    }
+                }
+            }
+            let Some(link) = self.links[usize::from(number)].take() else { continue };
+            driver.stream_close(link.stream, Close::Abort);
+            desk.stats.lower(link.backend, BackendStat::Links);
+            desk.stats.set(link.backend, BackendStat::Streams, self.streams(link.backend));
+        }
+    }
+
+    /// Ends the streams that hold most of the pool, until it is down to `bytes_used`.
+    pub(super) fn shed(
+        &mut self,
+        bytes_used: usize,
+        pool: &mut Pool,
+        desk: &mut Desk,
+        floor: &mut Floor<'_>,
+    ) {
+        let mut classes = [0; 32];
+        self.links.iter().flatten().for_each(|link| link.mux.count_backlogs(&mut classes));
+        let mut excess = pool.bytes_used().saturating_sub(bytes_used);
+        let mut bytes_min = 1;
+        for (class, count) in classes.into_iter().enumerate().rev() {
+            bytes_min = 1 << class;
+            excess = excess.saturating_sub(count as usize * bytes_min);
+            if excess == 0 {
+                break;
+            }
+        }
+        for number in self.numbers() {
+            self.with(number, pool, desk, floor, |mux, cx| mux.shed(cx, bytes_min, bytes_used));
+        }
+        self.dirty = true;
+    }
+
+    /// Shows what links count.
+    pub(super) fn publish(&self, desk: &mut Desk) {
+        for link in self.links.iter().flatten() {
+            desk.stats.set(link.backend, BackendStat::Streams, self.streams(link.backend));
+        }
+    }
+
+    fn streams(&self, backend: BackendId) -> u64 {
+        self.of(backend).map(|(_, link)| link.mux.streams() as u64).sum()
+    }
+
+    fn of(&self, backend: BackendId) -> impl Iterator<Item = (usize, &Link)> {
+        let numbered = self.links.iter().enumerate();
+        numbered
+            .filter_map(|(number, link)| Some((number, link.as_ref()?)))
+            .filter(move |(_, link)| link.backend == backend)
+    }
+
+    fn at(&mut self, number: u16) -> Option<&mut Link> {
+        self.links.get_mut(usize::from(number))?.as_mut()
+    }
+
+    fn with<R>(
+        &mut self,
+        number: u16,
+        pool: &mut Pool,
+        desk: &mut Desk,
+        floor: &mut Floor<'_>,
+        act: impl FnOnce(
+            &mut Mux<SessionId>,
+            &mut Cx<'_, &mut dyn FnMut(SessionId, Event<'_>) -> bool>,
+        ) -> R,
+    ) -> Option<R> {
+        let link = self.at(number)?;
+        let (backend, now) = (link.backend, floor.now);
+        let until = floor.millis.add(desk.backends.wait_ms);
+        let empty = link.mux.counters().empty_in;
+        let mut hear = |session, event: Event<'_>| desk.hear(floor, session, backend, until, event);
+        let mut sink: &mut dyn FnMut(SessionId, Event<'_>) -> bool = &mut hear;
+        let answer = act(&mut link.mux, &mut Cx { now, pool, sink: &mut sink });
+        let empty = link.mux.counters().empty_in - empty;
+        if empty > 0 {
+            desk.stats.add(backend, BackendStat::EmptyIn, empty);
+        }
+        Some(answer)
+    }
+
+    /// Looks at how a link stands after something happened on it.
+    fn after(&mut self, number: u16, outcome: Option<Result<(), LinkError>>, desk: &mut Desk) {
+        let Some(link) = self.at(number) else { return };
+        let was = link.standing;
+        let end = match outcome {
+            Some(Err(error)) => {
+                link.standing = Standing::Lost;
+                error.into()
+            }
+            Some(Ok(())) | None => match link.mux.can_open(0) {
+                Err(OpenError::GoneAway) => LinkEnd::GoAway,
+                Err(OpenError::Exhausted) => LinkEnd::Exhausted,
+                Ok(()) | Err(_) => return,
+            },
+        };
+        if link.standing == Standing::Open {
+            link.standing = Standing::Retired;
+        }
+        if was == Standing::Open {
+            let backend = link.backend;
+            desk.stats.link_end(backend, end);
+            let report = match link.standing {
+                Standing::Lost => Report::LinkLost(end),
+                Standing::Open | Standing::Retired => Report::LinkRetired(end),
+            };
+            desk.reports.send(backend, report);
+        }
+        self.dirty = true;
+    }
+}
+
+/// The protocol's clock for a driver's instant.
+pub(super) fn millis(at: Now) -> Millis {
+    super::super::millis(at)
+}

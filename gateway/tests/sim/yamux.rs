@@ -1,0 +1,296 @@
+//! Shards in front of servers that share a few links among all sessions.
+
+use std::sync::Arc;
+
+use kcp_gateway::control::command::{Report, ShardCommand};
+use kcp_gateway::shard::Policy;
+use kcp_gateway::shard::backend_stats::{BackendStat, LinkEnd, Parting};
+use kcp_gateway::shard::stats::{EndReason, Stat};
+use kcp_gateway::upstream::backend::{Backend, BackendId, Backends, Kind, OnLoss};
+use kcp_gateway::upstream::framing::{Codec, Framing};
+use kcp_gateway::upstream::route;
+use kcp_gateway::upstream::yamux::Config;
+use net_io::sim::{SimConfig, SimListener};
+use net_io::{Driver, StreamAddr};
+use netem::LinkConfig;
+
+use crate::mux_server::{Manner, MuxServer};
+use crate::world::{Call, World, policy};
+use crate::{config, for_seeds};
+
+const CODEC: Codec = Codec { framing: Framing::U32Be, message_max: 100_000, cut: 1376 };
+const POOL: usize = 4 << 20;
+
+fn backends(count: u16) -> Backends {
+    let backend = |id| {
+        let name = format!("game-{id}");
+        Backend {
+            id: BackendId(id),
+            kind: Kind::Yamux(Config::new(CODEC)),
+            addresses: Vec::new(),
+            sources: Vec::new(),
+            weight: 1,
+            key: route::key(&name),
+            name: name.into(),
+            usable: true,
+            draining: false,
+            proxy: true,
+        }
+    };
+    let list = (0..count).map(backend).collect();
+    Backends { wait_ms: 5_000, linger_ms: 10_000, list, ..Backends::default() }
+}
+
+/// Shards, servers, and where servers connect to for a shard to adopt.
+struct Links {
+    world: World,
+    door: SimListener,
+}
+
+impl Links {
+    fn new(
+        config: &SimConfig,
+        shards: usize,
+        servers: u16,
+        change: impl FnOnce(&mut Backends),
+    ) -> Self {
+        Self::with_policy(config, shards, servers, policy(), change)
+    }
+
+    fn with_policy(
+        config: &SimConfig,
+        shards: usize,
+        servers: u16,
+        policy: Policy,
+        change: impl FnOnce(&mut Backends),
+    ) -> Self {
+        let mut backends = backends(servers);
+        change(&mut backends);
+        let mut world = World::with_backends(config, shards, policy, (Arc::new(backends), POOL));
+        let door = StreamAddr::Tcp("10.0.0.1:9".parse().unwrap());
+        let door = world.host.listen_stream(&door).unwrap();
+        for server in 0..servers {
+            let addr = format!("10.0.1.{}:7000", server + 1);
+            world.mux_servers.push(MuxServer::new(&world.net, &addr));
+        }
+        let mut links = Self { world, door };
+        for server in 0..servers {
+            for shard in 0..shards {
+                links.link(server, shard);
+            }
+        }
+        links
+    }
+
+    /// Connects a server with a shard, as the control plane does.
+    fn link(&mut self, server: u16, shard: usize) {
+        let Self { world, door } = self;
+        world.mux_servers[usize::from(server)].connect(door.addr());
+        let mut stream = None;
+        assert!(world.run(1_000, |_| {
+            stream = stream.take().or_else(|| door.accept());
+            stream.is_some()
+        }));
+        let adopt = ShardCommand::Adopt { backend: BackendId(server), stream: stream.unwrap() };
+        world.commands[shard].send(adopt).unwrap();
+        world.shards[shard].driver().waker().wake();
+    }
+}
+
+/// What must be true once no session is left and everything has settled.
+fn assert_settled(world: &World) {
+    assert_eq!((world.stat(Stat::PoolBytes), world.stat(Stat::StoreBytes)), (0, 0));
+    for id in 0..3 {
+        assert_eq!(world.backend(id, |b| b.get(BackendStat::Sessions)), 0, "of {id}");
+        assert_eq!(world.backend(id, |b| b.get(BackendStat::Streams)), 0, "of {id}");
+        let assigned = world.backend(id, |b| b.get(BackendStat::SessionsAssigned));
+        let left = world.backend(id, |b| Parting::ALL.iter().map(|&p| b.partings(p)).sum());
+        assert_eq!(assigned, left, "every session leaves in one way");
+    }
+}
+
+fn calm(seed: u64) -> SimConfig {
+    let link = LinkConfig { delay_us: 3_000, jitter_us: 500, ..LinkConfig::default() };
+    SimConfig { link, ..config(seed) }
+}
+
+#[test]
+fn every_message_goes_over_the_links_and_its_answer_back() {
+    for_seeds(24, |seed| {
+        let shards = 1 + (seed % 3) as usize;
+        let Links { mut world, door } = Links::new(&config(seed), shards, 2, |_| {});
+        for client in 0..4 {
+            world.add_client(8, 30, [1, 64, 1000, 6000][client]);
+        }
+        assert!(world.run(120_000, World::all_answered), "not all answered in two minutes");
+        assert_eq!(world.stat(Stat::MessagesIn), 4 * 8 * 30);
+        let opened = world.mux_servers.iter().map(|server| server.opened);
+        assert_eq!(opened.clone().sum::<u64>(), 32);
+        assert!(opened.min() >= Some(8), "shared out");
+        assert_eq!(world.backend(0, |b| b.get(BackendStat::Links)), shards as u64);
+        let up = world.reports.try_iter().filter(|report| report.what == Report::LinkUp).count();
+        assert_eq!(up, 2 * shards);
+        // Idle for too long: the servers get a FIN on each stream, and the links stay.
+        world.run(400_000, |_| false);
+        let finished = world.mux_servers.iter().map(|server| server.finished).sum::<u64>();
+        let links = world.mux_servers.iter().map(MuxServer::links).sum::<usize>();
+        assert_eq!((finished, links), (32, 2 * shards));
+        assert_settled(&world);
+        drop(door);
+    });
+}
+
+#[test]
+fn a_stream_that_ends_ends_its_session_and_no_other() {
+    for (manner, reason) in
+        [(Manner::Fin, EndReason::BackendFin), (Manner::Reset, EndReason::BackendReset)]
+    {
+        let Links { mut world, .. } = Links::new(&calm(1), 1, 1, |_| {});
+        world.add_client(4, 40, 500);
+        assert!(world.run(60_000, World::all_answered));
+        world.mux_servers[0].at = Some((5, manner));
+        world.add_client(6, 40, 500);
+        assert!(world.run(60_000, |world| world.ends(reason) == 6), "{reason:?}");
+        let sessions = world.stat(Stat::Sessions);
+        assert_eq!((sessions, world.backend(0, |b| b.get(BackendStat::Links))), (4, 1));
+        if reason == EndReason::BackendFin {
+            assert!(world.clients[1].calls.iter().all(|call| call.received == 5));
+        }
+    }
+}
+
+#[test]
+fn a_server_that_breaks_the_protocol_loses_its_link_and_nobody_else_notices() {
+    for (manner, end) in
+        [(Manner::Garbage, LinkEnd::Version), (Manner::Overrun, LinkEnd::WindowExceeded)]
+    {
+        let Links { mut world, .. } = Links::new(&calm(2), 1, 2, |_| {});
+        world.add_client(20, 400, 200);
+        world.run(200, |_| false);
+        world.mux_servers[1].at = Some((100, manner));
+        let lost = |world: &World| world.ends(EndReason::BackendLinkLost) == 10;
+        assert!(world.run(60_000, lost), "{}", world.ends(EndReason::BackendLinkLost));
+        assert_eq!(world.backend(1, |b| b.links(end)), 1);
+        assert_eq!(world.backend(1, |b| b.partings(Parting::LinkLost)), 10);
+        let report = Report::LinkLost(end);
+        assert_eq!(world.reports.try_iter().filter(|r| r.what == report).count(), 1);
+        let done = |world: &World| {
+            world.clients[0].calls.iter().filter(|call| call.is_complete()).count() == 10
+        };
+        assert!(world.run(60_000, done), "the other server's are served to the end");
+        assert_eq!(world.backend(1, |b| b.get(BackendStat::Links)), 0);
+        world.clients[0].muted = true;
+        world.run(700_000, |_| false);
+        assert_settled(&world);
+    }
+}
+
+#[test]
+fn sessions_of_a_dead_server_go_on_with_another() {
+    for_seeds(2, |seed| {
+        let reroute = |backends: &mut Backends| backends.on_loss = OnLoss::Reroute;
+        let mut links = Links::new(&calm(seed), 1, 2, reroute);
+        links.world.add_client(10, 1_000_000, 8);
+        links.world.clients[0].forgiving = true;
+        links.world.run(2_000, |_| false);
+        links.world.mux_servers[0].die();
+        let rerouted = |w: &World| w.backend(0, |b| b.get(BackendStat::SessionsRerouted)) == 5;
+        assert!(links.world.run(2_000, rerouted));
+        let received = |world: &World| -> Vec<u32> {
+            world.clients[0].calls.iter().map(|call: &Call| call.received).collect()
+        };
+        let before = received(&links.world);
+        links.world.run(3_000, |_| false);
+        assert!(before.iter().zip(received(&links.world)).all(|(&b, after)| after > b + 10));
+        assert_eq!(links.world.backend(1, |b| b.get(BackendStat::Sessions)), 10);
+        // It comes back, and gets new sessions.
+        links.link(0, 0);
+        links.world.add_client(10, 10, 8);
+        links.world.run(2_000, |_| false);
+        assert!(links.world.backend(0, |b| b.get(BackendStat::Sessions)) >= 5);
+        assert_eq!(links.world.stat(Stat::Births), 20);
+    });
+}
+
+#[test]
+fn a_server_that_goes_away_keeps_its_sessions_and_gets_no_new_ones() {
+    let mut links = Links::new(&calm(3), 1, 1, |_| {});
+    links.world.mux_servers[0].at = Some((1, Manner::GoAway));
+    links.world.add_client(1, 2_000, 8);
+    links.world.run(200, |_| false);
+    links.world.mux_servers[0].at = None;
+    let retired = Report::LinkRetired(LinkEnd::GoAway);
+    assert_eq!(links.world.reports.try_iter().last().map(|r| r.what), Some(retired));
+    links.world.add_client(3, 10, 8);
+    links.world.run(500, |_| false);
+    assert_eq!(links.world.stat(Stat::SessionsWaiting), 3);
+    links.link(0, 0);
+    assert!(
+        links.world.run(60_000, World::all_answered),
+        "the old on the old link, the new on the new"
+    );
+    links.world.run(400_000, |_| false);
+    assert_eq!(links.world.mux_servers[0].links(), 1, "the old link ended with its last session");
+    assert_settled(&links.world);
+}
+
+#[test]
+fn a_server_without_window_stops_its_clients_and_loses_nothing() {
+    for_seeds(4, |seed| {
+        let Links { mut world, .. } = Links::new(&calm(seed), 1, 2, |_| {});
+        world.mux_servers[0].deaf = true;
+        world.add_client(4, 600, 4_000);
+        world.clients[0].outstanding = 600;
+        let served = |world: &World| {
+            world.clients[0].calls.iter().filter(|call| call.is_complete()).count() == 2
+        };
+        assert!(world.run(600_000, served), "the other server's are not held up");
+        world.run(5_000, |_| false);
+        let kept = world.stat(Stat::StoreBytes) + world.stat(Stat::PoolBytes);
+        assert!(kept < 2 * 256 * 1400 * 4 + POOL as u64, "{kept} bytes");
+        assert!(world.backend(0, |b| b.get(BackendStat::WaitedForBackend)) > 0);
+        world.mux_servers[0].listen_up();
+        assert!(world.run(600_000, World::all_answered), "and then everything arrives");
+        assert_eq!(world.losses(), 0);
+    });
+}
+
+#[test]
+fn a_client_that_takes_nothing_closes_its_streams_window_alone() {
+    let policy = Policy { session_bytes_max: 64 << 10, ..policy() };
+    let Links { mut world, .. } = Links::with_policy(&calm(1), 1, 1, policy, |_| {});
+    world.add_client(2, 100, 20_000);
+    world.clients[0].outstanding = 100;
+    world.clients[0].reading = false;
+    world.add_client(2, 100, 1000);
+    world.run(10_000, |_| false);
+    let done =
+        |client: usize, world: &World| world.clients[client].calls.iter().all(Call::is_complete);
+    assert!(done(1, &world) && !done(0, &world), "others on the link go on");
+    assert!(world.stat(Stat::PoolBytes) <= 2 * ((256 << 10) + 2048));
+    assert!(world.backend(0, |b| b.get(BackendStat::WaitedForClient)) >= 2);
+    world.clients[0].reading = true;
+    assert!(world.run(600_000, World::all_answered), "and then everything arrives");
+    assert_eq!(world.losses(), 0);
+}
+
+#[test]
+fn those_who_hold_most_end_when_memory_runs_short() {
+    let policy = Policy { session_bytes_max: 64 << 10, ..policy() };
+    let Links { mut world, .. } = Links::with_policy(&calm(1), 1, 1, policy, |_| {});
+    world.add_client(40, 100, 20_000);
+    world.clients[0].outstanding = 100;
+    world.clients[0].reading = false;
+    world.add_client(10, 300, 1000);
+    let mut most = 0;
+    for _ in 0..400 {
+        world.run(50, |_| false);
+        most = most.max(world.stat(Stat::PoolBytes));
+    }
+    assert!(most <= POOL as u64, "{most}");
+    let shed = world.ends(EndReason::Shed);
+    assert!((1..40).contains(&shed), "{shed} ended");
+    assert_eq!(world.ends(EndReason::PoolFull), 0);
+    assert!(world.clients[1].calls.iter().all(Call::is_complete), "and the others are served");
+    assert_eq!(world.backend(0, |b| b.partings(Parting::Shed)), shed);
+}
