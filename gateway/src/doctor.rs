@@ -1,5 +1,7 @@
 //! What this host allows, held against what a configuration wants. Looks, never changes anything.
 
+mod host;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -63,6 +65,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     findings.push(ipv6(config, &proc));
     findings.push(cores(&sizes));
     findings.push(memory(&sizes));
+    findings.extend(host::Around::read(Path::new("/")).findings(config, &sizes));
     findings
 }
 
