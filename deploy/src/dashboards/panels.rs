@@ -369,7 +369,7 @@ const PLAYERS: Rows = &[
             panel(
                 "Segments sent again",
                 "percentunit",
-                "For each segment sent; the share lost, late or overtaken on the way.",
+                "Of all segments sent, the part that had been sent before: lost, late or overtaken on the way.",
                 &[(
                     "instance:kcp_gateway_segments_resent:ratio_rate5m{instance=~\"$instance\"}",
                     "{{instance}}",
