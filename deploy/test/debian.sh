@@ -2,7 +2,7 @@
 # Makes a clean Debian 12, boots it in a virtual machine and runs a script there; prints what the script prints and ends
 # as it ends. Emulation is enough: a boot takes ten seconds.
 #
-#   deploy/test/debian.sh SCRIPT FILE...     FILEs, such as packages, are in /root there
+#   [PACKAGES=a,b] deploy/test/debian.sh SCRIPT FILE...     FILEs and the Debian packages PACKAGES are there, too
 #
 # Needs root, mmdebstrap, e2fsprogs, qemu-system-x86 and a Debian mirror.
 set -eu
@@ -11,12 +11,16 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 mmdebstrap --quiet --variant=minbase \
-    --include=linux-image-cloud-amd64,systemd-sysv,dbus,udev,kmod,iproute2,procps,curl,jq,prometheus,prometheus-alertmanager \
+    --include=linux-image-cloud-amd64,systemd-sysv,dbus,udev,kmod,iproute2,procps,curl,jq,prometheus,prometheus-alertmanager${PACKAGES:+,$PACKAGES} \
     bookworm "$work/root"
 cp "$@" "$work/root/root/"
+# Alertmanager does not start on a host without an address.
+printf '[Match]\nType=ether\n[Network]\nDHCP=ipv4\n' > "$work/root/etc/systemd/network/dhcp.network"
+systemctl --quiet --root "$work/root" enable systemd-networkd systemd-networkd-wait-online
 cat > "$work/root/etc/systemd/system/test.service" <<UNIT
 [Unit]
-After=multi-user.target
+Wants=network-online.target
+After=multi-user.target network-online.target
 [Service]
 Type=oneshot
 WorkingDirectory=/root
@@ -40,5 +44,5 @@ timeout "${TIMEOUT:-1800}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -
     -append 'root=/dev/vda rw console=ttyS0 panic=-1' \
     -drive "file=$work/disk,if=virtio,format=raw" \
     -serial "file:$work/console" -serial "file:$work/output"
-tr -d '\r' < "$work/output" | sed '/^status [0-9]*$/d'
+sed 's/\r$//; s/.*\r//; /^status [0-9]*$/d' "$work/output"
 grep -q '^status 0' "$work/output" || { tail -n 40 "$work/console" >&2; exit 1; }
