@@ -11,7 +11,7 @@ use net_io::{DriverKind, IoChoice, Probe, SocketOptions, UdpSocket};
 use serde::Serialize;
 
 use crate::banner::bytes;
-use crate::config::{Config, Steer};
+use crate::config::{Carrier, Config, Steer};
 use crate::sizing::{Host, Sizes};
 
 /// One thing looked at.
@@ -66,6 +66,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     findings.push(cores(&sizes));
     findings.push(memory(&sizes));
     findings.extend(host::Around::read(Path::new("/")).findings(config, &sizes));
+    findings.extend(connections(&sizes, config, &proc));
     findings
 }
 
@@ -104,6 +105,8 @@ struct Proc {
     files: Option<Limit>,
     rmem_max: Option<u64>,
     wmem_max: Option<u64>,
+    /// Local ports that the kernel chooses from.
+    ports: Option<u64>,
     capabilities: u64,
     has_ipv6: bool,
 }
@@ -129,6 +132,7 @@ impl Proc {
             files: limit(&limits, "Max open files"),
             rmem_max: number("sys/net/core/rmem_max"),
             wmem_max: number("sys/net/core/wmem_max"),
+            ports: ports(&text("sys/net/ipv4/ip_local_port_range")),
             capabilities: effective.unwrap_or_default(),
             has_ipv6: !text("net/if_inet6").is_empty(),
         }
@@ -148,6 +152,13 @@ fn limit(limits: &str, name: &str) -> Option<Limit> {
         number => number.parse().ok().map(Some),
     };
     Some(Limit { soft: value()?, hard: value()? })
+}
+
+/// How many ports a range has: its first and its last.
+fn ports(range: &str) -> Option<u64> {
+    let mut ends = range.split_whitespace().map(|end| end.parse::<u64>().ok());
+    let (first, last) = (ends.next()??, ends.next()??);
+    (last + 1).checked_sub(first)
 }
 
 fn driver(config: &Config, proc: &Proc) -> Finding {
@@ -315,6 +326,58 @@ fn memory(sizes: &Sizes) -> Finding {
     }
 }
 
+/// Whether as many sessions as allowed could each have a connection to a `tcp` backend: a descriptor each, and a port each
+/// for every pair of addresses. Nothing to say where there is no such backend.
+fn connections(sizes: &Sizes, config: &Config, proc: &Proc) -> Vec<Finding> {
+    let named = config.upstream.named();
+    let tcp: Vec<_> = named.iter().filter(|b| b.url.carrier == Carrier::Tcp).collect();
+    if tcp.is_empty() {
+        return Vec::new();
+    }
+    let sessions = u64::from(sizes.sessions_max);
+    let wanted = sessions + sessions / 4 + FILES_BASE;
+    // The gateway takes what it may: the hard limit is the limit.
+    let hard = proc.files.map(|limit| limit.hard);
+    let files_enough = hard.flatten().is_none_or(|hard| hard >= wanted);
+    let files = Finding {
+        name: "tcp files",
+        verdict: if files_enough { Verdict::Good } else { Verdict::Poor },
+        found: match hard {
+            Some(None) => "unlimited".into(),
+            Some(Some(n)) => n.to_string(),
+            None => "not told".into(),
+        },
+        wanted: format!("{wanted}, for {sessions} sessions and their ends"),
+        fix: (!files_enough)
+            .then(|| format!("LimitNOFILE={wanted} in the unit, or lower session.max")),
+    };
+    // A name stands for at least one address.
+    let pairs = tcp.iter().map(|backend| {
+        let sources = config.upstream.settings_of(backend).sources.0.len().max(1);
+        (backend.url.targets.len() * sources) as u64
+    });
+    let pairs: u64 = pairs.sum();
+    let room = proc.ports.map(|ports| ports * pairs);
+    let ports_enough = room.is_none_or(|room| room >= sessions);
+    let ports = Finding {
+        name: "tcp ports",
+        verdict: if ports_enough { Verdict::Good } else { Verdict::Poor },
+        found: match (proc.ports, room) {
+            (Some(ports), Some(room)) => {
+                format!("{room}: {ports} for each of {pairs} pairs of addresses")
+            }
+            (Some(_) | None, _) => "not told".into(),
+        },
+        wanted: format!("{sessions}, one for each session"),
+        fix: (!ports_enough).then(|| {
+            "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", more addresses of the backend, \
+             upstream.sources, or a lower session.max"
+                .into()
+        }),
+    };
+    vec![files, ports]
+}
+
 /// A ring of 1024 buffers takes about 200 KiB of locked memory, on Linux 6.18.
 const RING_BYTES_PER_BUFFER: u64 = 200;
 /// Ring or epoll set, eventfd, and room.
@@ -327,6 +390,7 @@ const CAP_IPC_LOCK: u32 = 14;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Auto, Sources, UpstreamUrl};
 
     #[test]
     fn limits_are_read() {
@@ -357,6 +421,31 @@ mod tests {
         assert_eq!(rmem.fix.as_deref(), Some("sysctl -w net.core.rmem_max=4194304"));
         let ipv6 = ipv6(&config, &proc);
         assert_eq!(ipv6.verdict, Verdict::Poor);
+    }
+
+    #[test]
+    fn a_connection_per_session_needs_descriptors_and_ports() {
+        let mut config = Config::default();
+        config.session.max = Auto::Exactly(100_000);
+        let sizes = Sizes::of(&config, &Host { cores: vec![0], parallelism: 1, memory: 1 << 30 });
+        let files = Some(Limit { soft: Some(1024), hard: Some(524_288) });
+        let range = ports("32768\t60999\n");
+        assert_eq!((range, ports("7"), ports("9 7")), (Some(28_232), None, None));
+        let proc = Proc { files, ports: range, ..Proc::default() };
+        assert_eq!(connections(&sizes, &config, &proc), []);
+        config.upstream.url = UpstreamUrl::parse("yamux://10.0.0.1:7000").unwrap();
+        assert_eq!(connections(&sizes, &config, &proc), []);
+
+        config.upstream.url = UpstreamUrl::parse("tcp://10.0.0.1:7000").unwrap();
+        let verdicts = |config: &Config, proc: &Proc| -> Vec<Verdict> {
+            connections(&sizes, config, proc).iter().map(|finding| finding.verdict).collect()
+        };
+        assert_eq!(verdicts(&config, &proc), [Verdict::Good, Verdict::Poor]);
+        config.upstream.url = UpstreamUrl::parse("tcp://10.0.0.1:7000,10.0.0.2:7000").unwrap();
+        config.upstream.each.sources = Sources(vec![[10, 0, 0, 8].into(), [10, 0, 0, 9].into()]);
+        assert_eq!(verdicts(&config, &proc), [Verdict::Good, Verdict::Good]);
+        let few = Proc { files: Some(Limit { soft: Some(1024), hard: Some(4096) }), ..proc };
+        assert_eq!(verdicts(&config, &few), [Verdict::Poor, Verdict::Good]);
     }
 
     #[test]

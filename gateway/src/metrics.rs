@@ -1,6 +1,8 @@
 //! Every metric: its name, help, type and labels, and where its value comes from. Shards count plain numbers; this reads
 //! what they published when somebody scrapes, at a cost that does not depend on the number of sessions.
 
+mod backends;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -367,6 +369,10 @@ impl Collector for GatewayCollector {
         self.listeners(&mut families);
         self.reloads(&mut families);
         self.probes(&mut families);
+        if let Some(directory) = self.plane.backends() {
+            let numbers = |id| self.plane.numbers(id);
+            backends::collect(&directory.registry(), &numbers, &mut families);
+        }
         families.into_vec()
     }
 }
@@ -413,7 +419,7 @@ impl GatewayCollector {
         for state in Lifecycle::ALL {
             families.add(STATE.with("state", state.label()), &[], one_if(state == now));
         }
-        families.add(READY, &[], one_if(plane.life.not_ready().is_none()));
+        families.add(READY, &[], one_if(plane.not_ready().is_none()));
     }
 
     fn listeners(&self, families: &mut Families) {
@@ -589,7 +595,8 @@ mod tests {
     #[test]
     fn series_of_one_name_agree_and_none_lacks_its_label() {
         let mut by_name = BTreeMap::<_, Vec<Def>>::new();
-        for def in series().into_iter().map(|(def, _)| def).chain(globals()) {
+        for def in series().into_iter().map(|(def, _)| def).chain(globals()).chain(backends::all())
+        {
             by_name.entry(def.name).or_default().push(def);
         }
         for (name, defs) in by_name {
@@ -622,7 +629,8 @@ mod tests {
     /// The rules of `promtool check metrics` that names and help texts can break.
     #[test]
     fn names_follow_the_conventions() {
-        for def in series().into_iter().map(|(def, _)| def).chain(globals()) {
+        for def in series().into_iter().map(|(def, _)| def).chain(globals()).chain(backends::all())
+        {
             let name = def.name;
             assert!(name.starts_with("kcp_gateway_"), "{name}");
             let plain =

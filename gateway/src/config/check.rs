@@ -7,10 +7,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, ConfigErrors, Place, Problem};
-use super::keys::{Reload, Visit, visit};
-use super::layers::{Flag, Layers};
+use super::keys::{Reload, Visit, backends, visit};
+use super::layers::{ARRAYS, Array, Flag, Layers};
+use super::upstream::NAMED_MAX;
 use super::value::Value;
-use super::{Config, Listener};
+use super::{Backend, BackendUrl, Carrier, Config, Listener, Upstream, UpstreamUrl};
 
 /// Where a configuration comes from. Kept, so that a reload reads the same places again.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +31,7 @@ impl Source {
     /// Everything that is wrong, each with its place and what to write instead.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
         let mut layers = match &self.file {
-            Some(path) => Layers::of_file(path, &read(path)?)?,
+            Some(path) => Layers::of_file(path, &read(path)?, "")?,
             None => Layers::default(),
         };
         let mut errors = Vec::new();
@@ -57,20 +58,55 @@ impl Config {
 
 pub(super) fn build(layers: Layers, errors: Vec<ConfigError>) -> Result<Config, ConfigErrors> {
     let mut config = Config::default();
-    if !layers.listeners().is_empty() {
+    let listeners = layers.tables("listener").len();
+    if listeners > 0 {
         let unset = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-        config.listeners = vec![Listener::new(unset); layers.listeners().len()];
+        config.listeners = vec![Listener::new(unset); listeners];
     }
-    let mut load = Load { layers, errors, places: BTreeMap::new(), known: Vec::new() };
-    visit(&mut config, &mut load);
-    load.missing();
-    load.unknown();
-    let Load { mut errors, places, .. } = load;
+    config.upstream.backends = unset_backends(&layers);
+    let (mut errors, places) = load(layers, errors, |load| visit(&mut config, load));
     relations(&config, &mut |key, problem| {
         let place = places.get(key).cloned().unwrap_or(Place::Unwritten);
         errors.push(ConfigError { place, problem });
     });
     report(errors).map(|()| config)
+}
+
+/// Reads a file of backends, whose settings start from those of `upstream`.
+///
+/// # Errors
+/// As [`Source::load`].
+pub fn load_backends(path: &Path, upstream: &Upstream) -> Result<Vec<Backend>, ConfigErrors> {
+    let layers = Layers::of_file(path, &read(path)?, "upstream.")?;
+    let mut found = unset_backends(&layers);
+    let (mut errors, places) = load(layers, Vec::new(), |load| {
+        backends("upstream.backend", &mut found, &upstream.each, load);
+    });
+    backend_relations(&found, &upstream.backends, &mut |key, problem| {
+        let place = places.get(key).cloned().unwrap_or(Place::Unwritten);
+        errors.push(ConfigError { place, problem });
+    });
+    report(errors).map(|()| found)
+}
+
+/// As many backends as the layers have, to be filled in.
+fn unset_backends(layers: &Layers) -> Vec<Backend> {
+    let url = BackendUrl { carrier: Carrier::Tcp, targets: Vec::new() };
+    let unset = Backend { name: String::new(), url, weight: 1, settings: None };
+    vec![unset; layers.tables("upstream.backend").len()]
+}
+
+/// Fills in what `visit` visits; returns what is wrong, and where what was right was written.
+fn load(
+    layers: Layers,
+    errors: Vec<ConfigError>,
+    visit: impl FnOnce(&mut Load),
+) -> (Vec<ConfigError>, BTreeMap<String, Place>) {
+    let mut load = Load { layers, errors, places: BTreeMap::new(), known: Vec::new() };
+    visit(&mut load);
+    load.missing();
+    load.unknown();
+    (load.errors, load.places)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ConfigErrors> {
@@ -129,13 +165,22 @@ impl Visit for Load {
 }
 
 impl Load {
-    /// A listener without an address.
+    /// A table without what it must say.
     fn missing(&mut self) {
-        for (i, place) in self.layers.listeners().iter().enumerate() {
-            let key = format!("listener[{i}].addr");
-            if !self.places.contains_key(&key) {
-                let problem = Problem::Missing { key, wanted: SocketAddr::wanted(&()) };
-                self.errors.push(ConfigError { place: place.clone(), problem });
+        for array in &ARRAYS {
+            for (i, place) in self.layers.tables(array.key).iter().enumerate() {
+                for name in array.required {
+                    let key = format!("{}[{i}].{name}", array.key);
+                    if !self.places.contains_key(&key) {
+                        let wanted = match *name {
+                            "addr" => SocketAddr::wanted(&()),
+                            "url" => BackendUrl::wanted(&()),
+                            _ => String::wanted(&()),
+                        };
+                        let problem = Problem::Missing { key, wanted };
+                        self.errors.push(ConfigError { place: place.clone(), problem });
+                    }
+                }
             }
         }
     }
@@ -151,10 +196,14 @@ impl Load {
             if is_section && entry.raw.found() == "an empty table" {
                 continue;
             }
-            let problem = if key.starts_with("listener.") || key == "listener" {
+            let within = |array: &&Array| {
+                key.strip_prefix(array.key).is_some_and(|r| r.is_empty() || r.starts_with('.'))
+            };
+            let problem = if let Some(Array { key, .. }) = ARRAYS.iter().find(within) {
                 let found = "not an array of tables".into();
-                let wanted = "[[listener]] above the keys of each listener".into();
-                Problem::Value { key: "listener".into(), found, wanted }
+                let one = key.rsplit('.').next().unwrap_or(key);
+                let wanted = format!("[[{key}]] above the keys of each {one}");
+                Problem::Value { key: (*key).into(), found, wanted }
             } else if is_section {
                 let wanted = format!("a table, opened by [{key}]");
                 Problem::Value { key: key.into(), found: entry.raw.found().into(), wanted }
@@ -223,6 +272,43 @@ fn relations(config: &Config, bad: &mut impl FnMut(&str, Problem)) {
     for (key, mtu) in mtus.filter(|(_, mtu)| *mtu > u32::from(config.io.datagram_max)) {
         let limit = config.io.datagram_max;
         value(&key, mtu.to_string(), format!("at most io.datagram_max, which is {limit}"));
+    }
+    if let (UpstreamUrl::Backend(url), false) =
+        (&config.upstream.url, config.upstream.backends.is_empty())
+    {
+        let wanted = "this url or [[upstream.backend]] blocks, not both";
+        value("upstream.url", format!("\"{url}\""), wanted.into());
+    }
+    backend_relations(&config.upstream.backends, &[], bad);
+}
+
+/// What must hold between backends, and between them and `others` that there are already.
+fn backend_relations(
+    backends: &[Backend],
+    others: &[Backend],
+    bad: &mut impl FnMut(&str, Problem),
+) {
+    let mut value = |key: &str, found: String, wanted: String| {
+        bad(key, Problem::Value { key: key.into(), found, wanted });
+    };
+    if backends.len() + others.len() > NAMED_MAX {
+        let found = format!("given {} times", backends.len() + others.len());
+        value("upstream.backend", found, format!("at most {NAMED_MAX} of them"));
+    }
+    for (i, backend) in backends.iter().enumerate() {
+        let key = format!("upstream.backend[{i}].name");
+        let is_twin = |other: &Backend| other.name == backend.name;
+        let twin = backends[..i].iter().position(is_twin);
+        let owner = match twin {
+            // A name that is missing has been reported as such.
+            _ if backend.name.is_empty() => None,
+            Some(twin) => Some(format!("upstream.backend[{twin}]")),
+            None => others.iter().any(is_twin).then(|| "the configuration".to_owned()),
+        };
+        if let Some(owner) = owner {
+            let wanted = format!("a name of its own, {owner} has this one");
+            value(&key, format!("\"{}\"", backend.name), wanted);
+        }
     }
 }
 

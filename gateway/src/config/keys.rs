@@ -2,7 +2,7 @@
 //! comparing configurations are visits to this list.
 
 use super::value::{Count, Value};
-use super::{Admin, Config, Io, Kcp, Probe, Session, Shards};
+use super::{Admin, Backend, BackendSettings, Config, Io, Kcp, Probe, Session, Shards, Upstream};
 
 /// What a reload does with a changed key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) fn visit(config: &mut Config, v: &mut impl Visit) {
     session(&mut config.session, v);
     shards(&mut config.shards, v);
     io(&mut config.io, v);
-    v.key("upstream.url", Restart, &mut config.upstream.url, &());
+    upstream(&mut config.upstream, v);
     admin(&mut config.admin, v);
     let every = Count(0, 3600, "seconds, 0 for never");
     v.key("reload.watch_s", Live, &mut config.reload.watch_s, &every);
@@ -111,6 +111,77 @@ fn probe(probe: &mut Probe, v: &mut impl Visit) {
     v.key("probe.interval_s", Live, &mut probe.interval_s, &interval);
     v.key("probe.timeout_ms", Live, &mut probe.timeout_ms, &Count(100, 60_000, "milliseconds"));
     v.key("probe.address", Live, &mut probe.address, &());
+}
+
+fn upstream(upstream: &mut Upstream, v: &mut impl Visit) {
+    // Live, but not between echo and backends: see `reload::plan`.
+    v.key("upstream.url", Live, &mut upstream.url, &());
+    backend_settings("upstream.", &mut upstream.each, v);
+    v.key("upstream.policy", Live, &mut upstream.policy, &());
+    v.key("upstream.on_loss", Live, &mut upstream.on_loss, &());
+    v.key("upstream.overflow", Live, &mut upstream.overflow, &());
+    let wait = Count(0, 600_000, "milliseconds");
+    v.key("upstream.wait_ms", Live, &mut upstream.wait_ms, &wait);
+    v.key("upstream.deliver_ms", Live, &mut upstream.deliver_ms, &wait);
+    let bytes = Count(1 << 20, 1 << 36, "bytes");
+    v.key("upstream.pool_bytes_max", Restart, &mut upstream.pool_bytes_max, &bytes);
+    let connections = Count(1, 65_536, "connections");
+    v.key("upstream.connecting_max", Restart, &mut upstream.connecting_max, &connections);
+    v.key("upstream.resolver", Live, &mut upstream.resolver, &());
+    let pause = Count(100, 86_400_000, "milliseconds");
+    v.key("upstream.resolve_interval_ms", Live, &mut upstream.resolve_interval_ms, &pause);
+    v.key("upstream.discovery_file", Live, &mut upstream.discovery_file, &());
+    let pause = Count(50, 3_600_000, "milliseconds");
+    v.key("upstream.discovery_interval_ms", Live, &mut upstream.discovery_interval_ms, &pause);
+    let Upstream { backends: all, each, .. } = upstream;
+    backends("upstream.backend", all, each, v);
+}
+
+/// An array of backends, whose keys begin with `prefix` and an index.
+pub(super) fn backends(
+    prefix: &str,
+    backends: &mut [Backend],
+    each: &BackendSettings,
+    v: &mut impl Visit,
+) {
+    for (i, backend) in backends.iter_mut().enumerate() {
+        v.key(&format!("{prefix}[{i}].name"), Live, &mut backend.name, &());
+        v.key(&format!("{prefix}[{i}].url"), Live, &mut backend.url, &());
+        let share = Count(0, 1000, "(a share)");
+        v.key(&format!("{prefix}[{i}].weight"), Live, &mut backend.weight, &share);
+        let settings = backend.settings.get_or_insert_with(|| each.clone());
+        backend_settings(&format!("{prefix}[{i}]."), settings, v);
+    }
+}
+
+fn backend_settings(prefix: &str, settings: &mut BackendSettings, v: &mut impl Visit) {
+    let path = |name: &str| format!("{prefix}{name}");
+    let longest = Count(10, 3_600_000, "milliseconds");
+    let minute = Count(10, 60_000, "milliseconds");
+    let checks = Count(1, 100, "checks");
+    let s = settings;
+    v.key(&path("framing"), Live, &mut s.framing, &());
+    v.key(&path("proxy"), Live, &mut s.proxy, &());
+    v.key(&path("links"), Live, &mut s.links, &Count(1, 16, "connections"));
+    v.key(&path("connect_ms"), Live, &mut s.connect_ms, &minute);
+    v.key(&path("stall_ms"), Live, &mut s.stall_ms, &Count(100, 600_000, "milliseconds"));
+    v.key(&path("linger_ms"), Live, &mut s.linger_ms, &Count(0, 600_000, "milliseconds"));
+    v.key(&path("sources"), Live, &mut s.sources, &());
+    v.key(&path("unacked_max"), Live, &mut s.unacked_max, &Count(1, 1 << 20, "sessions"));
+    v.key(&path("check"), Live, &mut s.check, &());
+    v.key(&path("check_interval_ms"), Live, &mut s.check_interval_ms, &longest);
+    v.key(&path("check_interval_max_ms"), Live, &mut s.check_interval_max_ms, &longest);
+    v.key(&path("check_timeout_ms"), Live, &mut s.check_timeout_ms, &minute);
+    v.key(&path("check_rise"), Live, &mut s.check_rise, &checks);
+    v.key(&path("check_fall"), Live, &mut s.check_fall, &checks);
+    v.key(
+        &path("eject_after"),
+        Live,
+        &mut s.eject_after,
+        &Count(0, 1000, "connections, 0 for never"),
+    );
+    v.key(&path("eject_base_ms"), Live, &mut s.eject_base_ms, &longest);
+    v.key(&path("eject_max_ms"), Live, &mut s.eject_max_ms, &longest);
 }
 
 fn admin(admin: &mut Admin, v: &mut impl Visit) {

@@ -15,7 +15,8 @@ use super::error::{ConfigError, ConfigErrors, Place, Problem};
 pub struct Flag {
     /// The flag as typed, for messages.
     pub name: &'static str,
-    /// The key it sets; `listener` adds one listener and the first one replaces those of the other layers.
+    /// The key it sets; `listener` adds one listener and the first one replaces those of the other layers, and
+    /// `upstream.url` replaces their backends.
     pub key: &'static str,
     /// The value as typed.
     pub value: String,
@@ -47,12 +48,27 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     entries: BTreeMap<String, Entry>,
-    listeners: Vec<Place>,
+    /// Where each table of each array begins.
+    arrays: BTreeMap<&'static str, Vec<Place>>,
 }
 
+/// A key that is an array of tables, how a file and the environment name it, and what every table of it must say.
+#[derive(Debug)]
+pub(super) struct Array {
+    pub(super) key: &'static str,
+    env: &'static str,
+    pub(super) required: &'static [&'static str],
+}
+
+/// Every such key of a configuration.
+pub(super) const ARRAYS: [Array; 2] = [
+    Array { key: "listener", env: "LISTENER__", required: &["addr"] },
+    Array { key: "upstream.backend", env: "UPSTREAM__BACKEND__", required: &["name", "url"] },
+];
+
 impl Layers {
-    /// The bottom layer: a file's bytes.
-    pub(super) fn of_file(path: &Path, bytes: &[u8]) -> Result<Self, ConfigErrors> {
+    /// The bottom layer: a file's bytes. Its keys are those of the section `prefix`, which ends with a point or is empty.
+    pub(super) fn of_file(path: &Path, bytes: &[u8], prefix: &str) -> Result<Self, ConfigErrors> {
         let text = Text::new(path, bytes)?;
         let table = DeTable::parse(text.text).map_err(|e| {
             let place = text.place(e.span().unwrap_or(0..0));
@@ -61,7 +77,7 @@ impl Layers {
             ConfigErrors::one(place, Problem::Syntax { cause })
         })?;
         let mut layers = Self::default();
-        layers.add_table(&text, "", table.get_ref());
+        layers.add_table(&text, prefix, table.get_ref());
         Ok(layers)
     }
 
@@ -71,8 +87,8 @@ impl Layers {
             .iter()
             .filter_map(|(name, value)| Some((name, name.strip_prefix(ENV_PREFIX)?, value)))
             .collect();
-        // A listener's index must follow the last one's, in whatever order the system lists the variables.
-        vars.sort_by_key(|(name, rest, _)| (listener_index(rest), *name));
+        // A table's index must follow the last one's, in whatever order the system lists the variables.
+        vars.sort_by_key(|(name, rest, _)| (table_index(rest), *name));
         for (name, rest, value) in vars {
             let place = Place::Env(name.clone());
             match self.env_key(rest, &place) {
@@ -87,39 +103,44 @@ impl Layers {
 
     /// `SECTION__KEY` or `LISTENER__0__KEY` as a key path.
     fn env_key(&mut self, rest: &str, place: &Place) -> Result<String, Problem> {
-        let path = rest.to_ascii_lowercase().replace("__", ".");
-        let Some(listener) = path.strip_prefix("listener.") else { return Ok(path) };
-        let indexed = listener.split_once('.').and_then(|(index, key)| {
+        let upper = rest.to_ascii_uppercase();
+        let array = ARRAYS.iter().find_map(|array| Some((array, upper.strip_prefix(array.env)?)));
+        let Some((Array { key, env, .. }, within)) = array else {
+            return Ok(rest.to_ascii_lowercase().replace("__", "."));
+        };
+        let tables = self.arrays.entry(key).or_default();
+        let within = within.to_ascii_lowercase().replace("__", ".");
+        let indexed = within.split_once('.').and_then(|(index, name)| {
             let index = index.parse::<usize>().ok()?;
-            (index <= self.listeners.len()).then_some((index, key))
+            (index <= tables.len()).then_some((index, name))
         });
-        let Some((index, key)) = indexed else {
+        let Some((index, name)) = indexed else {
             return Err(Problem::Value {
-                key: "listener".into(),
-                found: format!("addressed as `{listener}`"),
-                wanted: format!(
-                    "{ENV_PREFIX}LISTENER__<n>__<KEY> with n from 0 to {}",
-                    self.listeners.len()
-                ),
+                key: (*key).into(),
+                found: format!("addressed as `{within}`"),
+                wanted: format!("{ENV_PREFIX}{env}<n>__<KEY> with n from 0 to {}", tables.len()),
             });
         };
-        if index == self.listeners.len() {
-            self.listeners.push(place.clone());
+        if index == tables.len() {
+            tables.push(place.clone());
         }
-        Ok(format!("listener[{index}].{key}"))
+        Ok(format!("{key}[{index}].{name}"))
     }
 
     /// Lays the flags over what is there.
     pub(super) fn add_flags(&mut self, flags: &[Flag]) {
         if flags.iter().any(|flag| flag.key == "listener") {
-            self.listeners.clear();
-            self.entries.retain(|key, _| !key.starts_with("listener["));
+            self.forget("listener");
+        }
+        if flags.iter().any(|flag| flag.key == "upstream.url") {
+            self.forget("upstream.backend");
         }
         for flag in flags {
             let place = Place::Flag(flag.name);
             let key = if flag.key == "listener" {
-                self.listeners.push(place.clone());
-                format!("listener[{}].addr", self.listeners.len() - 1)
+                let listeners = self.arrays.entry("listener").or_default();
+                listeners.push(place.clone());
+                format!("listener[{}].addr", listeners.len() - 1)
             } else {
                 flag.key.into()
             };
@@ -127,9 +148,16 @@ impl Layers {
         }
     }
 
-    /// Where each listener begins, in order.
-    pub(super) fn listeners(&self) -> &[Place] {
-        &self.listeners
+    fn forget(&mut self, array: &str) {
+        self.arrays.remove(array);
+        let of_array =
+            |key: &str| key.strip_prefix(array).is_some_and(|rest| rest.starts_with('['));
+        self.entries.retain(|key, _| !of_array(key));
+    }
+
+    /// Where each table of `array` begins, in order.
+    pub(super) fn tables(&self, array: &str) -> &[Place] {
+        self.arrays.get(array).map_or(&[], Vec::as_slice)
     }
 
     /// Whether some layer sets `key`.
@@ -167,8 +195,8 @@ impl Layers {
             }
             DeValue::Array(items) if !items.is_empty() && items.iter().all(is_table) => {
                 for (i, item) in items.iter().enumerate() {
-                    if key == "listener" {
-                        self.listeners.push(text.place(item.span()));
+                    if let Some(Array { key, .. }) = ARRAYS.iter().find(|array| array.key == key) {
+                        self.arrays.entry(key).or_default().push(text.place(item.span()));
                     }
                     self.add_value(text, format!("{key}[{i}]"), item.span(), item);
                 }
@@ -210,8 +238,9 @@ impl Raw {
     }
 }
 
-fn listener_index(rest: &str) -> Option<usize> {
-    rest.strip_prefix("LISTENER__")?.split("__").next()?.parse().ok()
+fn table_index(rest: &str) -> Option<usize> {
+    let within = ARRAYS.iter().find_map(|array| rest.strip_prefix(array.env))?;
+    within.split("__").next()?.parse().ok()
 }
 
 /// A key part as one would write it; quoted when it is not bare, so that `"a.b"` is not `a.b`.

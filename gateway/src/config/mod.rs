@@ -2,7 +2,7 @@
 //! and what it costs in memory.
 //!
 //! Layers, later ones win: defaults, the TOML file, the environment (`KCP_GATEWAY__SECTION__KEY`, for a listener
-//! `KCP_GATEWAY__LISTENER__0__KEY`), flags. A key's name is its path: `session.idle_timeout_s` is `idle_timeout_s` in
+//! `KCP_GATEWAY__LISTENER__0__KEY`, for a backend `KCP_GATEWAY__UPSTREAM__BACKEND__0__KEY`), flags. A key's name is its path: `session.idle_timeout_s` is `idle_timeout_s` in
 //! `[session]` and `KCP_GATEWAY__SESSION__IDLE_TIMEOUT_S` in the environment.
 
 mod check;
@@ -10,6 +10,8 @@ mod error;
 mod keys;
 mod layers;
 mod render;
+mod upstream;
+mod url;
 mod value;
 
 #[cfg(test)]
@@ -20,11 +22,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use kcp_core::{FlushPolicy, KcpConfig, Reference};
 use net_io::{DriverConfig, IoChoice, SocketOptions};
 
-pub use check::Source;
+pub use check::{Source, load_backends};
 pub use error::{ConfigError, ConfigErrors, Place, Problem};
 pub use keys::Reload;
 pub use layers::Flag;
 pub(crate) use render::Setting;
+pub use upstream::{Backend, BackendSettings, Check, Resolver, SINGLE, Sources, Upstream};
+pub use url::{BackendUrl, Carrier, Target, UpstreamUrl};
 
 /// Everything an operator can set.
 #[derive(Clone, Debug, PartialEq)]
@@ -222,30 +226,6 @@ pub struct Io {
     pub send_buffer_bytes: u32,
 }
 
-/// Where messages go.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Upstream {
-    /// `url`: the backend. `echo` returns every message to its sender. Default `echo`. Range: `echo`. Restart.
-    pub url: UpstreamUrl,
-}
-
-/// The kinds of backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpstreamUrl {
-    /// Every message comes back.
-    Echo,
-}
-
-impl UpstreamUrl {
-    /// As one writes it.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Echo => "echo",
-        }
-    }
-}
-
 /// The operator's HTTP port.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
@@ -358,7 +338,7 @@ impl Default for Config {
                 recv_buffer_bytes: 4 << 20,
                 send_buffer_bytes: 4 << 20,
             },
-            upstream: Upstream { url: UpstreamUrl::Echo },
+            upstream: Upstream::default(),
             admin: Admin {
                 listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ADMIN_PORT)),
                 connections_max: 64,

@@ -1,7 +1,5 @@
 //! A configuration as a list of keys and values, for the status page and for comparing two.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value as Json};
 
 use super::Config;
@@ -27,25 +25,39 @@ impl Config {
         show.0
     }
 
-    /// The effective configuration: sections as objects, listeners as an array.
+    /// The effective configuration: sections as objects, listeners and backends as arrays.
     #[must_use]
     pub fn to_json(&self) -> Json {
-        let mut sections = BTreeMap::<String, Map<String, Json>>::new();
-        let mut listeners = vec![Map::new(); self.listeners.len()];
+        let mut root = Json::Object(Map::new());
         for Setting { key, value, .. } in self.settings() {
-            let Some((section, name)) = key.split_once('.') else { continue };
-            let index = section.strip_prefix("listener[").and_then(|rest| rest.strip_suffix(']'));
-            let index = index.and_then(|index| index.parse::<usize>().ok());
-            let object = match index.and_then(|index| listeners.get_mut(index)) {
-                Some(listener) => listener,
-                None => sections.entry(section.to_owned()).or_default(),
-            };
-            object.insert(name.into(), value);
+            let mut place = &mut root;
+            for part in key.split('.') {
+                let (name, index) = match part.split_once('[') {
+                    Some((name, index)) => (name, index.trim_end_matches(']').parse().ok()),
+                    None => (part, None),
+                };
+                place = &mut place[name];
+                if let Some(index) = index {
+                    place = element(place, index);
+                }
+            }
+            *place = value;
         }
-        let mut root: Map<_, _> = sections.into_iter().map(|(k, v)| (k, v.into())).collect();
-        root.insert("listener".into(), listeners.into_iter().map(Json::Object).collect());
-        root.into()
+        root
     }
+}
+
+/// The element `index` of an array that is long enough or one too short.
+fn element(array: &mut Json, index: usize) -> &mut Json {
+    if array.is_null() {
+        *array = Json::Array(Vec::new());
+    }
+    if let Json::Array(elements) = array
+        && elements.len() <= index
+    {
+        elements.resize(index + 1, Json::Object(Map::new()));
+    }
+    &mut array[index]
 }
 
 struct Show(Vec<Setting>);

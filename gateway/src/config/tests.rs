@@ -3,6 +3,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::upstream::framing::Framing;
 
 fn file(text: &str) -> Result<Config, ConfigErrors> {
     layered(Some(text.as_bytes()), &[], &[])
@@ -134,6 +135,10 @@ fn every_key_can_be_set_by_file_and_by_environment() {
     other.io.gso = false;
     other.admin.listen = None;
     other.log.format = LogFormat::Json;
+    other.upstream.url = UpstreamUrl::parse("tcp://a:1,[::1]:2").unwrap();
+    other.upstream.resolver = Resolver::At(vec!["127.0.0.1:53".parse().unwrap()]);
+    other.upstream.discovery_file = Some("/etc/backends.toml".into());
+    other.upstream.each.sources = Sources(vec!["127.0.0.2".parse().unwrap()]);
     let mut text = String::new();
     let mut env = Vec::new();
     for Setting { key, value, .. } in other.settings() {
@@ -193,6 +198,92 @@ fn listeners_of_the_layers() {
 }
 
 #[test]
+fn backends_of_the_layers() {
+    let text = r#"
+        [upstream]
+        stall_ms = 500
+        [[upstream.backend]]
+        name = "eu"
+        url = "tcp://10.0.0.1:7000"
+        framing = "u16le"
+        weight = 3
+        [[upstream.backend]]
+        name = "us"
+        url = "yamux://game.example:7000"
+    "#;
+    let config = file(text).unwrap();
+    let eu = &config.upstream.backends[0];
+    let of = |i: usize| config.upstream.settings_of(&config.upstream.backends[i]).clone();
+    let each = BackendSettings { stall_ms: 500, ..BackendSettings::default() };
+    assert_eq!((eu.name.as_str(), eu.weight), ("eu", 3));
+    assert_eq!(of(0), BackendSettings { framing: Framing::U16Le, ..each.clone() });
+    assert_eq!(of(1), each);
+    assert_eq!(config.upstream.label(), "eu tcp://10.0.0.1:7000, us yamux://game.example:7000");
+    let json = config.to_json();
+    assert_eq!(json["upstream"]["backend"][1]["url"], "yamux://game.example:7000");
+    assert_eq!(json["upstream"]["backend"][0]["stall_ms"], 500);
+
+    let env = [
+        ("KCP_GATEWAY__UPSTREAM__BACKEND__0__WEIGHT", "5"),
+        ("KCP_GATEWAY__UPSTREAM__BACKEND__2__URL", "tcp://[::1]:1"),
+        ("KCP_GATEWAY__UPSTREAM__BACKEND__2__NAME", "local"),
+    ];
+    let config = layered(Some(text.as_bytes()), &env, &[]).unwrap();
+    let shown: Vec<_> =
+        config.upstream.named().iter().map(|b| (b.name.clone(), b.weight)).collect();
+    assert_eq!(shown, [("eu".into(), 5), ("us".into(), 1), ("local".into(), 1)]);
+    // As --listen does with listeners, the flag replaces the backends of the other layers.
+    let flag = [("--upstream", "upstream.url", "tcp://127.0.0.1:9")];
+    let config = layered(Some(text.as_bytes()), &env, &flag).unwrap();
+    assert_eq!(config.upstream.label(), "tcp://127.0.0.1:9");
+    let named = config.upstream.named();
+    assert_eq!((named.len(), named[0].name.as_str()), (1, SINGLE));
+}
+
+#[test]
+fn the_page_shows_a_configuration_that_works() {
+    let page = include_str!("../../../README.md");
+    let blocks: Vec<&str> =
+        page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let config = file(block).unwrap_or_else(|errors| panic!("{errors}\n{block}"));
+        assert!(config.upstream.has_backends());
+        assert_eq!(config.upstream.policy, crate::upstream::route::Policy::LeastSessions);
+    }
+}
+
+#[test]
+fn a_file_of_backends_is_held_to_the_same_rules() {
+    let dir = tempdir();
+    let path = dir.0.join("backends.toml");
+    let mut upstream = Upstream::default();
+    upstream.each.links = 5;
+    let load = |upstream: &Upstream, text: &str| {
+        std::fs::write(&path, text).unwrap();
+        load_backends(&path, upstream).map_err(|errors| shown(&errors.errors[0]))
+    };
+    let good = "[[backend]]\nname = \"a\"\nurl = \"tcp://127.0.0.1:1\"\nproxy = false\n";
+    let found = load(&upstream, good).unwrap();
+    let settings = BackendSettings { proxy: false, ..upstream.each.clone() };
+    assert_eq!((found.len(), found[0].settings.as_ref()), (1, Some(&settings)));
+    assert_eq!(load(&upstream, "").unwrap(), []);
+    assert_eq!(
+        load(&upstream, "[[backend]]\nname = \"a\"\n").unwrap_err(),
+        format!("1:1: `upstream.backend[0].url` is missing; write {}", value::backend_url_wanted())
+    );
+    upstream.backends = found;
+    assert_eq!(
+        load(&upstream, good).unwrap_err(),
+        "2:8: `upstream.backend[0].name` is \"a\"; write a name of its own, the configuration has this one"
+    );
+    assert_eq!(
+        load(&upstream, "[session]\nmax = 3\n").unwrap_err(),
+        "2:7: unknown key `upstream.session.max`"
+    );
+}
+
+#[test]
 fn wrong_values_say_what_to_write() {
     let cases = [
         ("[kcp]\n  mtu = 10\n", "2:9: `kcp.mtu` is 10; write 50 to 65000 bytes"),
@@ -214,8 +305,36 @@ fn wrong_values_say_what_to_write() {
         ("[io]\nwant = [1]\n", "2:8: `io.want` is an array; write 1 to 4096 datagrams"),
         ("[io]\nbuffers = 1000\n", "2:11: `io.buffers` is 1000; write a power of two, like 1024"),
         (
-            "[upstream]\nurl = \"tcp://a:1\"\n",
-            "2:7: `upstream.url` is \"tcp://a:1\"; write \"echo\", the only kind in this build",
+            "[upstream]\nurl = \"tcp://a\"\n",
+            "2:7: `upstream.url` is \"tcp://a\"; write \"echo\", \"tcp://HOST:PORT\", \"yamux://HOST:PORT\", \"yamux+unix:///PATH\", \"tcp+srv://NAME\" or \"yamux+srv://NAME\"; up to 64 places with commas between",
+        ),
+        (
+            "[upstream]\nframing = \"u8\"\n",
+            "2:11: `upstream.framing` is \"u8\"; write \"none\", \"u16be\", \"u16le\", \"u32be\" or \"u32le\"",
+        ),
+        (
+            "[upstream]\nresolver = \"10.0.0.2\"\n",
+            "2:12: `upstream.resolver` is \"10.0.0.2\"; write \"system\", or up to 8 addresses with ports, like \"10.0.0.2:53,10.0.0.3:53\"",
+        ),
+        (
+            "[[upstream.backend]]\nname = \"a b\"\nurl = \"tcp://a:1\"\n",
+            "2:8: `upstream.backend[0].name` is \"a b\"; write a name of 1 to 64 letters, digits, \".\", \"_\" and \"-\"",
+        ),
+        (
+            "[[upstream.backend]]\nname = \"a\"\nurl = \"tcp://a:1\"\n[[upstream.backend]]\nname = \"a\"\nurl = \"tcp://b:1\"\n",
+            "5:8: `upstream.backend[1].name` is \"a\"; write a name of its own, upstream.backend[0] has this one",
+        ),
+        (
+            "[[upstream.backend]]\nurl = \"tcp://a:1\"\n",
+            "1:1: `upstream.backend[0].name` is missing; write a name of 1 to 64 letters, digits, \".\", \"_\" and \"-\"",
+        ),
+        (
+            "[upstream]\nurl = \"tcp://a:1\"\n[[upstream.backend]]\nname = \"a\"\nurl = \"tcp://a:1\"\n",
+            "2:7: `upstream.url` is \"tcp://a:1\"; write this url or [[upstream.backend]] blocks, not both",
+        ),
+        (
+            "[upstream]\nbackend = 3\n",
+            "2:11: `upstream.backend` is not an array of tables; write [[upstream.backend]] above the keys of each backend",
         ),
         (
             "[admin]\nlisten = \"localhost:9600\"\n",
@@ -373,12 +492,12 @@ fn specimen() -> String {
 proptest! {
     #[test]
     fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-        let _ = super::layers::Layers::of_file(Path::new("f"), &bytes).map(|l| check::build(l, vec![]));
+        let _ = super::layers::Layers::of_file(Path::new("f"), &bytes, "").map(|l| check::build(l, vec![]));
     }
 
     #[test]
     fn no_text_panics(text in "[\\[\\]{}\"'=.,#a-z_0-9é \\n-]{0,300}") {
-        let _ = super::layers::Layers::of_file(Path::new("f"), text.as_bytes())
+        let _ = super::layers::Layers::of_file(Path::new("f"), text.as_bytes(), "")
             .map(|l| check::build(l, vec![]));
     }
 
@@ -389,7 +508,7 @@ proptest! {
         let start = at.index(specimen.len());
         let end = (start + len).min(specimen.len());
         let text = format!("{}{with}{}", &specimen[..start], &specimen[end..]);
-        let loaded = super::layers::Layers::of_file(Path::new("f"), text.as_bytes())
+        let loaded = super::layers::Layers::of_file(Path::new("f"), text.as_bytes(), "")
             .and_then(|l| check::build(l, vec![]));
         let lines = text.lines().count() + 1;
         for error in loaded.err().into_iter().flat_map(|e| e.errors) {

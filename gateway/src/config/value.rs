@@ -1,13 +1,19 @@
 //! The types that a key can have: how each is read from what was written, what it allows, how it is shown.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use kcp_core::{FlushPolicy, Reference};
 use net_io::IoChoice;
 use serde_json::Value as Json;
 
 use super::layers::Raw;
-use super::{Auto, LogFormat, LogLevel, Profile, Steer, UpstreamUrl};
+use super::{
+    Auto, BackendUrl, Check, LogFormat, LogLevel, Profile, Resolver, Sources, Steer, UpstreamUrl,
+};
+use crate::upstream::backend::{OnLoss, OnOverflow};
+use crate::upstream::framing::Framing;
+use crate::upstream::route::Policy;
 
 /// A type that a key can have.
 pub(super) trait Value: Sized {
@@ -131,6 +137,136 @@ impl Value for Option<SocketAddr> {
     }
 }
 
+/// A backend's name.
+impl Value for String {
+    type Allowed = ();
+
+    fn read(raw: &Raw) -> Option<Self> {
+        raw.word().map(Self::from)
+    }
+    fn within(&self, (): &()) -> bool {
+        (1..=64).contains(&self.len())
+            && self.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    }
+    fn wanted((): &()) -> String {
+        "a name of 1 to 64 letters, digits, \".\", \"_\" and \"-\"".into()
+    }
+    fn show(&self) -> Json {
+        self.as_str().into()
+    }
+}
+
+impl Value for UpstreamUrl {
+    type Allowed = ();
+
+    fn read(raw: &Raw) -> Option<Self> {
+        Self::parse(raw.word()?.trim())
+    }
+    fn within(&self, (): &()) -> bool {
+        true
+    }
+    fn wanted((): &()) -> String {
+        format!("\"echo\", {}", BackendUrl::wanted(&()))
+    }
+    fn show(&self) -> Json {
+        self.to_string().into()
+    }
+}
+
+#[cfg(test)]
+pub(super) fn backend_url_wanted() -> String {
+    BackendUrl::wanted(&())
+}
+
+impl Value for BackendUrl {
+    type Allowed = ();
+
+    fn read(raw: &Raw) -> Option<Self> {
+        Self::parse(raw.word()?.trim())
+    }
+    fn within(&self, (): &()) -> bool {
+        true
+    }
+    fn wanted((): &()) -> String {
+        "\"tcp://HOST:PORT\", \"yamux://HOST:PORT\", \"yamux+unix:///PATH\", \"tcp+srv://NAME\" or \"yamux+srv://NAME\"; up to 64 places with commas between".into()
+    }
+    fn show(&self) -> Json {
+        self.to_string().into()
+    }
+}
+
+impl Value for Resolver {
+    type Allowed = ();
+
+    fn read(raw: &Raw) -> Option<Self> {
+        let text = raw.word()?.trim();
+        if text == "system" {
+            return Some(Self::System);
+        }
+        let servers: Option<Vec<_>> =
+            text.split(',').map(|server| server.trim().parse().ok()).collect();
+        servers.filter(|servers| servers.len() <= 8).map(Self::At)
+    }
+    fn within(&self, (): &()) -> bool {
+        true
+    }
+    fn wanted((): &()) -> String {
+        "\"system\", or up to 8 addresses with ports, like \"10.0.0.2:53,10.0.0.3:53\"".into()
+    }
+    fn show(&self) -> Json {
+        match self {
+            Self::System => "system".into(),
+            Self::At(servers) => {
+                servers.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",").into()
+            }
+        }
+    }
+}
+
+impl Value for Sources {
+    type Allowed = ();
+
+    fn read(raw: &Raw) -> Option<Self> {
+        let text = raw.word()?.trim();
+        if text == "any" {
+            return Some(Self::default());
+        }
+        let addrs: Option<Vec<_>> = text.split(',').map(|ip| ip.trim().parse().ok()).collect();
+        addrs.filter(|addrs| addrs.len() <= 64).map(Self)
+    }
+    fn within(&self, (): &()) -> bool {
+        true
+    }
+    fn wanted((): &()) -> String {
+        "\"any\", or up to 64 addresses of this host, like \"10.0.0.8,10.0.0.9\"".into()
+    }
+    fn show(&self) -> Json {
+        if self.0.is_empty() {
+            return "any".into();
+        }
+        self.0.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",").into()
+    }
+}
+
+/// A file, or none.
+impl Value for Option<PathBuf> {
+    type Allowed = ();
+
+    fn read(raw: &Raw) -> Option<Self> {
+        let text = raw.word().filter(|text| !text.is_empty() && !text.contains('\0'))?;
+        Some((text != "off").then(|| text.into()))
+    }
+    fn within(&self, (): &()) -> bool {
+        true
+    }
+    fn wanted((): &()) -> String {
+        "a file's path, or \"off\"".into()
+    }
+    fn show(&self) -> Json {
+        self.as_ref().map_or_else(|| "off".into(), |path| path.to_string_lossy().into())
+    }
+}
+
 impl Value for Option<IpAddr> {
     type Allowed = ();
 
@@ -180,7 +316,21 @@ choices! {
     FlushPolicy { "turn" => FlushPolicy::Turn, "interval" => FlushPolicy::Interval, }
     Reference { "2.1.1" => Reference::V2_1_1, "1.7.1" => Reference::V1_7_1, }
     IoChoice { "auto" => IoChoice::Auto, "uring" => IoChoice::Uring, "epoll" => IoChoice::Epoll, }
-    UpstreamUrl { "echo" => UpstreamUrl::Echo, }
+    Policy {
+        "round-robin" => Policy::RoundRobin,
+        "least-sessions" => Policy::LeastSessions,
+        "rendezvous" => Policy::Rendezvous,
+    }
+    OnLoss { "end" => OnLoss::End, "reroute" => OnLoss::Reroute, }
+    OnOverflow { "pause" => OnOverflow::Pause, "disconnect" => OnOverflow::Disconnect, }
+    Check { "connect" => Check::Connect, "off" => Check::Off, }
+    Framing {
+        "none" => Framing::None,
+        "u16be" => Framing::U16Be,
+        "u16le" => Framing::U16Le,
+        "u32be" => Framing::U32Be,
+        "u32le" => Framing::U32Le,
+    }
     LogLevel {
         "error" => LogLevel::Error,
         "warn" => LogLevel::Warn,
@@ -195,7 +345,7 @@ fn one_of(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
     match quoted.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        Some((only, _)) => format!("{only}, the only kind in this build"),
+        Some((only, _)) => only.clone(),
         None => String::new(),
     }
 }

@@ -4,9 +4,7 @@
 //! Nobody is asked who they are. The default address is loopback; whoever gives another one decides who can reach it.
 
 use std::io;
-use std::net::TcpListener as StdListener;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
@@ -16,99 +14,24 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use core_affinity::CoreId;
-use crossbeam::channel::bounded;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use net_io::DriverKind;
+use net_io::clock;
 use serde_json::{Map, Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use super::plane::{CommandError, Plane};
-use super::prober;
 use super::question::{GlobalId, NotAnId};
 use super::reload::ReloadError;
 use super::sessions::{AskError, Census, ListQuery};
-use crate::error::StartError;
 use crate::metrics::Metrics;
 use crate::shard::stats::{DropReason, EndReason, Stat};
 
-/// The control thread while it serves HTTP.
-#[derive(Debug)]
-pub(crate) struct Admin {
-    thread: JoinHandle<()>,
-    stop: oneshot::Sender<()>,
-}
-
-impl Admin {
-    /// Starts the control thread on `core`, or wherever the scheduler likes; it answers when this returns.
-    ///
-    /// # Errors
-    /// The thread or its runtime cannot be made; neither is left.
-    pub(crate) fn start(
-        plane: Arc<Plane>,
-        listener: StdListener,
-        connections_max: u16,
-        core: Option<usize>,
-    ) -> Result<Self, StartError> {
-        let failed = |source| StartError::Control { source };
-        let metrics = Metrics::new(Arc::clone(&plane)).map_err(io::Error::other).map_err(failed)?;
-        let (say, up) = bounded(1);
-        let (stop, stopped) = oneshot::channel();
-        let body = move || {
-            if let Some(id) = core {
-                // The core is spare, not needed: anywhere else will do.
-                let _ = core_affinity::set_for_current(CoreId { id });
-            }
-            let kind = plane.probe.kind;
-            let tasks = async {
-                let listener = TcpListener::from_std(listener)?;
-                let _ = say.try_send(Ok(()));
-                let prober = prober::run(Arc::clone(&plane));
-                tokio::select! {
-                    served = serve(router(plane, metrics), listener, connections_max, stopped) => served,
-                    () = prober => Ok(()),
-                }
-            };
-            if let Err(error) = block_on(kind, tasks) {
-                tracing::error!(%error, "the admin server ended");
-                let _ = say.try_send(Err(error));
-            }
-        };
-        let name = "kcp-control".to_owned();
-        let thread = thread::Builder::new().name(name.clone()).spawn(body);
-        let thread = thread.map_err(|source| StartError::Thread { thread: name, source })?;
-        let up = up.recv().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")));
-        up.map_err(failed)?;
-        Ok(Self { thread, stop })
-    }
-
-    /// Ends the server after the requests in hand.
-    pub(crate) fn stop(self) {
-        // An error means that it has ended already.
-        let _ = self.stop.send(());
-        let _ = self.thread.join();
-    }
-}
-
-/// Runs the control plane's tasks on a ring where the data plane has one, too, else on plain tokio.
-fn block_on(kind: DriverKind, tasks: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-    if kind == DriverKind::Uring {
-        let mut builder = tokio_uring::builder();
-        // The ring carries file work only; sockets are tokio's.
-        builder.entries(RING_ENTRIES);
-        match tokio_uring::Runtime::new(&builder) {
-            Ok(runtime) => return runtime.block_on(tasks),
-            Err(error) => tracing::warn!(%error, "no ring left for the control plane; plain tokio"),
-        }
-    }
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(tasks)
-}
-
-async fn serve(
+/// Serves HTTP at `listener` until `stopped`.
+pub(super) async fn serve(
     router: Router,
     listener: TcpListener,
     connections_max: u16,
@@ -170,7 +93,8 @@ struct Context {
     census: Arc<Census>,
 }
 
-fn router(plane: Arc<Plane>, metrics: Metrics) -> Router {
+/// Everything there is to ask for.
+pub(super) fn router(plane: Arc<Plane>, metrics: Metrics) -> Router {
     Router::new()
         .route("/metrics", get(exposition))
         .route("/healthz", get(healthz))
@@ -180,6 +104,9 @@ fn router(plane: Arc<Plane>, metrics: Metrics) -> Router {
         .route("/api/v1/sessions", get(sessions))
         .route("/api/v1/sessions/{id}", get(session))
         .route("/api/v1/sessions/{id}/close", post(close_session))
+        .route("/api/v1/backends", get(backends))
+        .route("/api/v1/backends/{name}/drain", post(drain_backend))
+        .route("/api/v1/backends/{name}/undrain", post(undrain_backend))
         .route("/api/v1/config", get(config))
         .route("/api/v1/drain", post(drain))
         .route("/api/v1/undrain", post(undrain))
@@ -234,7 +161,7 @@ async fn healthz(State(Context { plane, .. }): State<Context>) -> Response {
 
 /// Whether new clients should be sent here.
 async fn readyz(State(Context { plane, .. }): State<Context>) -> Response {
-    match plane.life.not_ready() {
+    match plane.not_ready() {
         None => ready(&plane).into_response(),
         Some(reason) => problem(StatusCode::SERVICE_UNAVAILABLE, reason),
     }
@@ -322,6 +249,35 @@ fn object(numbers: impl Iterator<Item = (&'static str, u64)>) -> Map<String, Val
     numbers.map(|(name, n)| (name.to_owned(), n.into())).collect()
 }
 
+async fn backends(State(Context { plane, .. }): State<Context>) -> Response {
+    match plane.backends() {
+        Some(directory) => {
+            let numbers = |id| plane.numbers(id);
+            Json(directory.registry().view(clock::monotonic(), &numbers)).into_response()
+        }
+        None => problem(StatusCode::NOT_FOUND, NO_BACKENDS),
+    }
+}
+
+async fn drain_backend(State(context): State<Context>, Path(name): Path<String>) -> Response {
+    empty_backend(&context.plane, &name, true).await
+}
+
+async fn undrain_backend(State(context): State<Context>, Path(name): Path<String>) -> Response {
+    empty_backend(&context.plane, &name, false).await
+}
+
+async fn empty_backend(plane: &Plane, name: &str, drained: bool) -> Response {
+    match plane.backends() {
+        Some(directory) if directory.drain(name, drained).await => {
+            tracing::info!(backend = %name, drained, "the operator asked");
+            Json(json!({ "name": name, "drained": drained })).into_response()
+        }
+        Some(_) => problem(StatusCode::NOT_FOUND, format!("no backend is called {name:?}")),
+        None => problem(StatusCode::NOT_FOUND, NO_BACKENDS),
+    }
+}
+
 async fn config(State(Context { plane, .. }): State<Context>) -> Response {
     let (config, sizes) = {
         let current = plane.current();
@@ -381,4 +337,4 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const HEADER_BYTES_MAX: usize = 16 << 10;
 const BODY_BYTES_MAX: usize = 64 << 10;
-const RING_ENTRIES: u32 = 64;
+const NO_BACKENDS: &str = "this gateway has no backends: its upstream is echo";

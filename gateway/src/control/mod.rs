@@ -1,6 +1,7 @@
 //! The control plane: one thread for everything that may block, resolve, parse or render.
 
 pub(crate) mod admin;
+pub(crate) mod backends;
 pub mod command;
 pub mod health;
 pub(crate) mod notify;
@@ -10,4 +11,5 @@ pub mod question;
 pub mod reload;
 pub(crate) mod sessions;
 pub mod signals;
+pub(crate) mod thread;
 pub(crate) mod watch;

@@ -9,13 +9,16 @@ use net_io::steer::Steering;
 use net_io::{DriverKind, Now, Probe, Waker, clock};
 use serde::Serialize;
 
+use super::backends::{Directory, Numbers};
 use super::command::ShardCommand;
 use super::prober::{ProbeResult, Probes};
 use super::reload::{Reloadable, Reloads};
 use crate::config::{Config, Steer};
+use crate::shard::backend_stats::SharedBackendStats;
 use crate::shard::stats::{DropReason, EndReason, SharedStats, Stat, Stats};
 use crate::sizing::Sizes;
 use crate::supervisor::life::{Life, Lifecycle};
+use crate::upstream::backend::BackendId;
 
 /// The control plane's view of a running gateway.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ pub(crate) struct Plane {
     pub(crate) started: Started,
     pub(crate) probes: Probes,
     shards: Vec<ShardLink>,
+    backends: Option<Arc<Directory>>,
     current: Mutex<Current>,
 }
 
@@ -38,6 +42,7 @@ pub(crate) struct ShardLink {
     pub(crate) commands: Sender<ShardCommand>,
     pub(crate) waker: Waker,
     pub(crate) stats: SharedStats,
+    pub(crate) backend_stats: SharedBackendStats,
 }
 
 /// A listener as it came to be.
@@ -134,6 +139,7 @@ impl Plane {
         admin: Option<SocketAddr>,
         reloadable: Option<Reloadable>,
         shards: Vec<ShardLink>,
+        backends: Option<Arc<Directory>>,
         config: Config,
         sizes: Sizes,
     ) -> Self {
@@ -145,7 +151,18 @@ impl Plane {
         };
         let (started, current) = (Started::now(), Mutex::new(current));
         let probes = Probes::default();
-        Self { life, probe, listeners, admin, reloadable, started, probes, shards, current }
+        Self {
+            life,
+            probe,
+            listeners,
+            admin,
+            reloadable,
+            started,
+            probes,
+            shards,
+            backends,
+            current,
+        }
     }
 
     pub(crate) fn current(&self) -> MutexGuard<'_, Current> {
@@ -154,6 +171,21 @@ impl Plane {
 
     pub(crate) fn shards(&self) -> &[ShardLink] {
         &self.shards
+    }
+
+    /// The backends; `None` where messages are echoed.
+    pub(crate) fn backends(&self) -> Option<&Directory> {
+        self.backends.as_deref()
+    }
+
+    /// What every shard counted for a backend.
+    pub(crate) fn numbers(&self, backend: BackendId) -> Numbers {
+        Numbers::new(self.shards.iter().map(|shard| shard.backend_stats.read(backend)))
+    }
+
+    /// Why the gateway should get no new clients, or `None` when it should.
+    pub(crate) fn not_ready(&self) -> Option<String> {
+        self.life.not_ready().or_else(|| self.backends()?.not_ready())
     }
 
     /// Refuses new sessions; live ones go on.
@@ -256,7 +288,7 @@ impl Plane {
             let current = self.current();
             (Arc::clone(&current.sizes), current.reloads.clone(), Arc::clone(&current.config))
         };
-        let not_ready = self.life.not_ready();
+        let not_ready = self.not_ready();
         let totals = self.totals();
         Status {
             version: env!("CARGO_PKG_VERSION"),
@@ -275,7 +307,7 @@ impl Plane {
             admin: self.admin,
             cores: self.shards.iter().map(|shard| shard.core).collect(),
             memory_bytes: sizes.memory,
-            upstream: config.upstream.url.label().to_owned(),
+            upstream: config.upstream.label(),
             config_file: self.config_file(),
             reloads,
             drain: self.drain_progress(),

@@ -121,6 +121,9 @@ impl Plane {
             if !changes.is_empty() {
                 let policy = sizes.policy(&config);
                 self.command(|| ShardCommand::Reload(Arc::clone(&policy)))?;
+                if let Some(backends) = self.backends() {
+                    backends.configure(&config);
+                }
             }
             current.config = Arc::new(config);
             current.sizes = Arc::new(sizes);
@@ -152,6 +155,8 @@ impl Plane {
 
 /// What changes from `old` to `new`, if a running gateway can follow.
 fn plan(old: &Config, new: &Config) -> Result<Vec<Change>, ReloadError> {
+    // Shards are built with what backends need, or without.
+    let is_rebuilt = old.upstream.has_backends() != new.upstream.has_backends();
     let (old, new) = (old.settings(), new.settings());
     let value = |settings: &[Setting], key: &str| {
         settings.iter().find(|s| s.key == key).map_or(Json::Null, |s| s.value.clone())
@@ -170,6 +175,7 @@ fn plan(old: &Config, new: &Config) -> Result<Vec<Change>, ReloadError> {
         }
         // A listener that comes or goes does so with all of its keys, of which `addr` and `steer` need the restart.
         match setting.reload {
+            Reload::Live if is_rebuilt && names_a_backend(&setting.key) => restart.push(change),
             Reload::Live => live.push(change),
             Reload::Restart => restart.push(change),
         }
@@ -177,10 +183,16 @@ fn plan(old: &Config, new: &Config) -> Result<Vec<Change>, ReloadError> {
     if restart.is_empty() { Ok(live) } else { Err(ReloadError::NeedsRestart(restart)) }
 }
 
+/// Whether a key decides that there are backends.
+fn names_a_backend(key: &str) -> bool {
+    let of_backend = key.starts_with("upstream.backend[") && key.ends_with(".url");
+    of_backend || ["upstream.url", "upstream.discovery_file"].contains(&key)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Auto, Kcp, Listener, Profile};
+    use crate::config::{Auto, Backend, BackendUrl, Kcp, Listener, Profile};
 
     #[test]
     fn what_a_running_gateway_can_follow_is_planned() {
@@ -206,6 +218,29 @@ mod tests {
         assert_eq!(changes.len(), 1, "{changes:?}");
         assert_eq!(changes[0].key, "io.buffers");
         assert_eq!((&changes[0].from, &changes[0].to), (&Json::from(1024), &Json::from(512)));
+    }
+
+    #[test]
+    fn backends_come_and_go_but_not_the_first_or_the_last() {
+        let with = |urls: &[&str]| {
+            let backends = urls.iter().enumerate().map(|(i, url)| Backend {
+                name: format!("b{i}"),
+                url: BackendUrl::parse(url).unwrap(),
+                weight: 1,
+                settings: None,
+            });
+            let mut config = Config::default();
+            config.upstream.backends = backends.collect();
+            config
+        };
+        let (none, one, two) = (with(&[]), with(&["tcp://a:1"]), with(&["tcp://a:1", "tcp://b:1"]));
+        let keys = |changes: Vec<Change>| changes.into_iter().map(|c| c.key).collect::<Vec<_>>();
+        assert!(keys(plan(&one, &two).unwrap()).contains(&"upstream.backend[1].url".into()));
+        assert!(plan(&two, &one).is_ok());
+        for (from, to) in [(&none, &one), (&two, &none)] {
+            let Err(ReloadError::NeedsRestart(changes)) = plan(from, to) else { panic!("planned") };
+            assert!(keys(changes).contains(&"upstream.backend[0].url".into()));
+        }
     }
 
     #[test]

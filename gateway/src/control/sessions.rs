@@ -160,7 +160,7 @@ impl Census {
         // Never closed; without a permit the list would only be slower.
         let _permit = self.one_list.acquire().await.ok();
         let mut list = List { sessions: Vec::new(), cursor: None, visited: 0 };
-        let upstream = plane.current().config.upstream.url.label();
+        let upstream = plane.current().config.upstream.label();
         if wanted.backend.as_deref().is_some_and(|backend| backend != upstream) {
             return Ok(list);
         }

@@ -6,6 +6,7 @@
 
 pub(crate) mod life;
 mod threads;
+mod upstream;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -13,30 +14,32 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, after, bounded, never, select, tick};
+use crossbeam::channel::{Receiver, Sender, after, bounded, never, select, tick};
 use net_io::steer::Steering;
-use net_io::{Probe, UdpSocket};
+use net_io::{DriverConfig, Probe, UdpSocket};
 
 use crate::config::{Config, Listener, Source, Steer};
-use crate::control::admin::Admin;
 use crate::control::command::ShardCommand;
 use crate::control::plane::{
     BoundListener, COMMANDS_MAX, CommandError, Plane, ShardLink, Status, Totals, steer_label,
 };
 use crate::control::reload::{Change, ReloadError, Reloadable};
+use crate::control::thread::{ControlThread, Duties};
 use crate::error::{ShardFailure, StartError};
+use crate::shard::backend_stats::SharedBackendStats;
 use crate::shard::stats::SharedStats;
 use crate::shard::{Handoff, Upstream};
 use crate::sizing::{Host, Sizes};
 use life::{Life, Lifecycle};
 use threads::Part;
+use upstream::Wiring;
 
 /// A running gateway. Dropping it stops it.
 #[derive(Debug)]
 pub struct Gateway {
     plane: Arc<Plane>,
     shards: Vec<JoinHandle<()>>,
-    admin: Option<Admin>,
+    control: Option<ControlThread>,
     listen_addrs: Vec<SocketAddr>,
 }
 
@@ -206,8 +209,8 @@ impl Gateway {
             let _ = shard.join();
         }
         // Last, so that the end of a long stop can be watched.
-        if let Some(admin) = self.admin.take() {
-            admin.stop();
+        if let Some(control) = self.control.take() {
+            control.stop();
         }
     }
 }
@@ -223,7 +226,7 @@ fn start(config: Config, source: Option<Source>) -> Result<Gateway, StartError> 
     let probe = probe(&config)?;
     let (config, absent, groups) = bind_all(config, usize::from(sizes.shards))?;
     let mut listeners = describe(&config, &groups);
-    let listen_addrs = listeners.iter().map(|listener| listener.addr).collect();
+    let listen_addrs: Vec<_> = listeners.iter().map(|listener| listener.addr).collect();
     let steering = steer_all(&config, &groups, &sizes)?;
     for (listener, steering) in listeners.iter_mut().zip(&steering) {
         listener.steering = *steering;
@@ -233,11 +236,20 @@ fn start(config: Config, source: Option<Source>) -> Result<Gateway, StartError> 
     let (connections_max, spare_core) = (config.admin.connections_max, sizes.spare_core);
 
     let life = Arc::new(Life::new());
-    let (parts, links) = parts(&config, &sizes, &probe, groups, &steering)?;
+    let wired = Wiring::new(&config, &sizes, listen_addrs.clone(), random()?);
+    let (wiring, service) = wired.unzip();
+    let (parts, links) = parts(&config, &sizes, &probe, groups, &steering, wiring.as_ref())?;
+    // From here on the shards alone hold the way back.
+    drop(wiring);
     let built = threads::build(parts, &life)?;
     let links = links.into_iter().zip(built.wakers.clone());
-    let links =
-        links.map(|((core, commands, stats), waker)| ShardLink { core, commands, waker, stats });
+    let links = links.map(|(LinkHalf { core, commands, stats, backend_stats }, waker)| ShardLink {
+        core,
+        commands,
+        waker,
+        stats,
+        backend_stats,
+    });
     let plane = Arc::new(Plane::new(
         Arc::clone(&life),
         probe,
@@ -245,21 +257,21 @@ fn start(config: Config, source: Option<Source>) -> Result<Gateway, StartError> 
         admin_addr,
         source.map(|source| Reloadable { source, absent }),
         links.collect(),
+        service.as_ref().map(|service| Arc::clone(&service.directory)),
         config,
         sizes,
     ));
     // Before anything is received, so that whoever asks meanwhile hears that the gateway starts.
-    let admin =
-        door.map(|door| Admin::start(Arc::clone(&plane), door, connections_max, spare_core));
-    let admin = match admin.transpose() {
-        Ok(admin) => admin,
+    let duties = Duties { door: door.map(|door| (door, connections_max)), service };
+    let control = match ControlThread::start(Arc::clone(&plane), duties, spare_core) {
+        Ok(control) => control,
         Err(error) => {
             built.abandon();
             return Err(error);
         }
     };
     let (shards, outcome) = built.serve();
-    let gateway = Gateway { plane, shards, admin, listen_addrs };
+    let gateway = Gateway { plane, shards, control, listen_addrs };
     outcome?;
     // Fails only if a shard died in between, which the state of life shows.
     let _ = life.advance(&[Lifecycle::Start], Lifecycle::Serve);
@@ -364,7 +376,14 @@ fn bind_admin(addr: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 type Bound = (Config, Vec<SocketAddr>, Vec<Vec<UdpSocket>>);
-type LinkHalf = (Option<usize>, crossbeam::channel::Sender<ShardCommand>, SharedStats);
+
+/// The control plane's end of a shard that does not run yet.
+struct LinkHalf {
+    core: Option<usize>,
+    commands: Sender<ShardCommand>,
+    stats: SharedStats,
+    backend_stats: SharedBackendStats,
+}
 
 /// What each shard starts with, and the control plane's end of it.
 fn parts(
@@ -373,6 +392,7 @@ fn parts(
     probe: &Probe,
     groups: Vec<Vec<UdpSocket>>,
     steering: &[Option<Steering>],
+    wiring: Option<&Wiring>,
 ) -> Result<(Vec<Part>, Vec<LinkHalf>), StartError> {
     let shards = usize::from(sizes.shards);
     let policy = sizes.policy(config);
@@ -383,14 +403,19 @@ fn parts(
     let mut links = Vec::new();
     for (index, handoff) in mesh.into_iter().enumerate() {
         let (sender, commands) = bounded(COMMANDS_MAX);
-        let stats = SharedStats::default();
+        let (stats, backend_stats) = (SharedStats::default(), SharedBackendStats::default());
         let core = sizes.cores[index];
-        links.push((core, sender, stats.clone()));
+        links.push(LinkHalf {
+            core,
+            commands: sender,
+            stats: stats.clone(),
+            backend_stats: backend_stats.clone(),
+        });
         parts.push(Part {
             index,
             core,
             kind: probe.kind,
-            driver: config.io.to_driver(),
+            driver: DriverConfig { streams: wiring.map(Wiring::streams), ..config.io.to_driver() },
             sockets: groups.iter_mut().filter_map(Iterator::next).collect(),
             steering: steering.to_vec(),
             policy: Arc::clone(&policy),
@@ -400,7 +425,7 @@ fn parts(
             commands,
             stats,
             handoff,
-            upstream: Upstream::Echo,
+            upstream: wiring.map_or(Upstream::Echo, |wiring| wiring.for_shard(backend_stats)),
         });
     }
     Ok((parts, links))

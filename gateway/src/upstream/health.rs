@@ -139,6 +139,28 @@ impl Health {
         }
     }
 
+    /// Judges by `config` from now on. What is known of the backend stays: it is not down because its checks are others.
+    pub fn reconfigure(&mut self, now: Now, config: HealthConfig, seed: u64) {
+        if config == self.config {
+            return;
+        }
+        let Self { checks, ejection, .. } = Self::new(now, config, seed);
+        match (self.checks.next, checks.next) {
+            (_, Next::Never) => self.checks = checks,
+            // Its result still counts; the next one begins by the new rules.
+            (Next::Deadline(_), _) => self.checks.pause = checks.pause,
+            (Next::Never | Next::Begin(_), next) => {
+                (self.checks.next, self.checks.pause) = (next, checks.pause);
+            }
+        }
+        if config.eject_after == 0 {
+            self.ejection = ejection;
+        } else {
+            self.ejection.term = ejection.term;
+        }
+        self.config = config;
+    }
+
     /// What the backend gets now.
     #[must_use]
     pub const fn state(&self) -> State {
@@ -153,11 +175,13 @@ impl Health {
         }
     }
 
-    /// The result of the check under way. Ignored when none is: it was abandoned.
-    pub fn on_check(&mut self, now: Now, passed: bool) {
-        if matches!(self.checks.next, Next::Deadline(_)) {
+    /// The result of the check under way. Ignored when none is: it was abandoned. Tells whether it counted.
+    pub fn on_check(&mut self, now: Now, passed: bool) -> bool {
+        let is_expected = matches!(self.checks.next, Next::Deadline(_));
+        if is_expected {
             self.conclude(now, passed);
         }
+        is_expected
     }
 
     /// A session, or a link for many, could not be connected or was cut by a broken protocol.

@@ -46,4 +46,33 @@ impl Client {
             }
         }
     }
+
+    /// Sends message `sn` and returns the message that ends with the same words, as it came back.
+    pub(crate) fn exchange(&self, sn: u32, words: &str) -> String {
+        let mut datagram = Vec::new();
+        datagram.extend(self.conv.to_le_bytes());
+        datagram.extend([81, 0]);
+        datagram.extend(128_u16.to_le_bytes());
+        datagram.extend(0_u32.to_le_bytes());
+        datagram.extend(sn.to_le_bytes());
+        // As many answers as there were messages: the gateway sees that they arrive.
+        datagram.extend(sn.to_le_bytes());
+        datagram.extend(u32::try_from(words.len()).unwrap().to_le_bytes());
+        datagram.extend(words.as_bytes());
+        self.socket.send(&datagram).unwrap();
+        let mut datagram = [0; 1500];
+        loop {
+            let len = self.socket.recv(&mut datagram).expect("an answer");
+            let mut rest = &datagram[..len];
+            while let Some((header, after)) = rest.split_at_checked(24) {
+                let len = u32::from_le_bytes(header[20..].try_into().unwrap()) as usize;
+                let (payload, next) = after.split_at(len);
+                let text = String::from_utf8_lossy(payload);
+                if header[4] == 81 && text.ends_with(words) {
+                    return text.into_owned();
+                }
+                rest = next;
+            }
+        }
+    }
 }

@@ -6,7 +6,9 @@
 )]
 
 mod admin;
+mod backends;
 mod client;
+mod dns;
 mod http;
 mod prober;
 mod process;

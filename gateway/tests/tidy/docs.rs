@@ -9,20 +9,25 @@ const FUZZ_PAGE: &str = "kcp-core/fuzz/README.md";
 
 /// Configuration fields whose documentation lacks the default, what a reload does, or, for numbers, the unit.
 pub(crate) fn config_fields(tree: &[Source]) -> Vec<Finding> {
-    let Some(source) = tree.iter().find(|s| s.path == CONFIG) else {
-        return vec![Source::new(CONFIG, "").finding(1, "the manual is missing")];
-    };
-    let fields = fields(source);
-    let sections: BTreeSet<&str> = fields.iter().map(|f| f.section.as_str()).collect();
     let mut found = Vec::new();
-    if fields.is_empty() {
-        found.push(source.finding(1, "no configuration field found"));
+    let mut all = Vec::new();
+    for path in CONFIG {
+        let Some(source) = tree.iter().find(|s| s.path == path) else {
+            found.push(Source::new(path, "").finding(1, "the manual is missing"));
+            continue;
+        };
+        let fields = fields(source);
+        if fields.is_empty() {
+            found.push(source.finding(1, "no configuration field found"));
+        }
+        all.extend(fields.into_iter().map(|field| (source, field)));
     }
+    let sections: BTreeSet<&str> = all.iter().map(|(_, f)| f.section.as_str()).collect();
     // A section's keys are documented where they are; what is no key says so.
-    let keys = fields
+    let keys = all
         .iter()
-        .filter(|f| !sections.contains(f.kind.as_str()) && !f.doc.contains("not a key"));
-    for field in keys {
+        .filter(|(_, f)| !sections.contains(f.kind.as_str()) && !f.doc.contains("not a key"));
+    for (source, field) in keys {
         let words: Vec<String> = field.doc.split(|c| !is_word(c)).map(str::to_lowercase).collect();
         let says = |any: &[&str]| words.iter().any(|w| any.contains(&w.as_str()));
         let mut require = |holds: bool, what: &str| {
@@ -37,9 +42,9 @@ pub(crate) fn config_fields(tree: &[Source]) -> Vec<Finding> {
     found
 }
 
-const CONFIG: &str = "gateway/src/config/mod.rs";
+const CONFIG: [&str; 2] = ["gateway/src/config/mod.rs", "gateway/src/config/upstream.rs"];
 const NUMBERS: [&str; 9] = ["u8", "u16", "u32", "u64", "usize", "i32", "i64", "f32", "f64"];
-const UNITS: [&str; 18] = [
+const UNITS: [&str; 19] = [
     "ms",
     "milliseconds",
     "microseconds",
@@ -58,6 +63,7 @@ const UNITS: [&str; 18] = [
     "connections",
     "acknowledgements",
     "transmissions",
+    "checks",
 ];
 
 /// A public field of a configuration struct.
@@ -337,8 +343,11 @@ mod tests {
             /// How long, in milliseconds. Default 5. Reloadable.\n    pub good: u64,\n    \
             /// Whether to. Default true.\n    pub flag: bool,\n    /// Computed; not a key.\n    pub own: u8,\n}\n\
             fn f() {\n    pub a: u32,\n}\n";
+        let [root, upstream] = CONFIG;
+        let other = "pub struct More {\n    /// Default 1. Restart.\n    pub on: bool,\n}\n";
+        let other = Source::new(upstream, other);
         assert_eq!(
-            whats(config_fields(&[Source::new(CONFIG, text)])),
+            whats(config_fields(&[Source::new(root, text), other.clone()])),
             [
                 "8 `wait` hides its default",
                 "8 `wait` hides what a reload does",
@@ -346,8 +355,8 @@ mod tests {
                 "12 `flag` hides what a reload does"
             ]
         );
-        assert_eq!(config_fields(&[]).len(), 1);
-        assert_eq!(config_fields(&[Source::new(CONFIG, "")]).len(), 1);
+        assert_eq!(config_fields(&[]).len(), 2);
+        assert_eq!(config_fields(&[Source::new(root, ""), other]).len(), 1);
     }
 
     #[test]

@@ -1,0 +1,104 @@
+//! What shards with backends are given, and the control plane's end of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crossbeam::channel::{Sender, bounded};
+use net_io::{StreamConfig, clock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::Config;
+use crate::control::backends::Directory;
+use crate::control::backends::registry::Registry;
+use crate::control::backends::service::{REPORTS_MAX, Service};
+use crate::control::command::ShardReport;
+use crate::shard::backend_stats::SharedBackendStats;
+use crate::shard::{BackendSetup, Upstream};
+use crate::sizing::Sizes;
+use crate::upstream::backend::Backends;
+
+/// Both ends of the backends before they are apart.
+pub(super) struct Wiring {
+    backends: Arc<Backends>,
+    pool_bytes_max: usize,
+    listen_addrs: Vec<SocketAddr>,
+    reports: Sender<ShardReport>,
+    streams: StreamConfig,
+}
+
+impl Wiring {
+    /// What `config` wants; `None` where messages are echoed.
+    pub(super) fn new(
+        config: &Config,
+        sizes: &Sizes,
+        listen_addrs: Vec<SocketAddr>,
+        seed: u64,
+    ) -> Option<(Self, Service)> {
+        if !config.upstream.has_backends() {
+            return None;
+        }
+        raise_file_limit();
+        let registry = Registry::new(clock::monotonic(), config, sizes.shards.into(), seed);
+        let backends = Arc::new(registry.list());
+        let (sender, reports) = bounded(REPORTS_MAX);
+        let directory = Arc::new(Directory::new(registry));
+        let published = Arc::clone(&backends);
+        let wiring = Self {
+            backends,
+            pool_bytes_max: usize::try_from(config.upstream.pool_bytes_max).unwrap_or(usize::MAX),
+            listen_addrs,
+            reports: sender,
+            streams: streams(config, sizes),
+        };
+        Some((wiring, Service { directory, reports, published }))
+    }
+
+    /// One shard's part, which publishes to `stats`.
+    pub(super) fn for_shard(&self, stats: SharedBackendStats) -> Upstream {
+        Upstream::Backends(BackendSetup {
+            backends: Arc::clone(&self.backends),
+            pool_bytes_max: self.pool_bytes_max,
+            listen_addrs: self.listen_addrs.clone(),
+            reports: self.reports.clone(),
+            stats,
+        })
+    }
+
+    /// What a shard's driver needs for its connections.
+    pub(super) fn streams(&self) -> StreamConfig {
+        self.streams.clone()
+    }
+}
+
+/// A connection for each session a shard may hold, a quarter more for those whose session has ended and that the backend has
+/// not finished, and the links.
+fn streams(config: &Config, sizes: &Sizes) -> StreamConfig {
+    let sessions = sizes.sessions_per_shard;
+    let streams = sessions.saturating_add(sessions / 4).saturating_add(LINKS_MAX);
+    StreamConfig {
+        streams_max: streams.min(STREAMS_MAX),
+        connecting_max: config.upstream.connecting_max,
+        ..StreamConfig::default()
+    }
+}
+
+/// Takes what the host allows this process: a session over `tcp` is a descriptor, and the usual 1,024 are few. Doctor and
+/// metrics name what is left.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => {
+            tracing::info!(from = limit.current, to = limit.maximum, "limit of open files raised")
+        }
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+}
+
+/// 64 addresses with 16 links each.
+const LINKS_MAX: u32 = 1024;
+/// What handles have room for.
+const STREAMS_MAX: u32 = 1 << 24;
