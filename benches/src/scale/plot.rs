@@ -52,16 +52,19 @@ struct Curve {
 struct Scale {
     height: fn(f64) -> f64,
     label: fn(&f64) -> String,
-    /// Room above the highest and below the lowest.
-    margin: f64,
+    /// From the lowest and the highest: what is drawn, with room for the legend above.
+    range: fn(f64, f64) -> Range<f64>,
 }
 
-const EVEN: Scale =
-    Scale { height: |value| value, label: |height| format!("{height:.0}"), margin: 1.0 };
+const EVEN: Scale = Scale {
+    height: |value| value,
+    label: |height| format!("{height:.0}"),
+    range: |_, high| 0.0..high * 1.5 + 1.0,
+};
 const POWERS: Scale = Scale {
     height: f64::log10,
     label: |height| format!("{:.0}", 10_f64.powf(*height)),
-    margin: 0.4,
+    range: |low, high| (low.min(high) - 0.4).max(0.0)..high + 1.2,
 };
 
 fn panel(
@@ -69,7 +72,7 @@ fn panel(
     title: &str,
     rows: &[Row],
     curves: &[Curve],
-    Scale { height, label, margin }: &Scale,
+    Scale { height, label, range }: &Scale,
 ) -> Result<()> {
     let points = |curve: &Curve| {
         let known = rows.iter().map(|row| (f64::from(row.sessions), (curve.of)(row)));
@@ -83,10 +86,7 @@ fn panel(
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(60)
-        .build_cartesian_2d(
-            sessions(rows).log_scale(),
-            (low.min(high) - margin).max(0.0)..high + margin * 3.0,
-        )
+        .build_cartesian_2d(sessions(rows).log_scale(), range(low, high))
         .map_err(own)?;
     chart
         .configure_mesh()
