@@ -4,6 +4,7 @@ mod vitals;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use kcp_core::wire::HEADER_LEN;
 use kcp_core::{Conv, Kcp, Millis, Sn};
 
 use crate::upstream::End;
@@ -80,7 +81,7 @@ pub struct SessionId {
 /// How much may be sent to an address that has not shown that it receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credit {
-    /// The client acknowledged data of ours: it is where it says.
+    /// The client acknowledged data of ours or answered a challenge: it is where it says.
     Proven,
     /// This many bytes more, three for each byte received.
     Unproven(u32),
@@ -95,6 +96,16 @@ impl Credit {
         if let Self::Unproven(bytes) = self {
             let earned = u32::try_from(len).unwrap_or(u32::MAX).saturating_mul(Self::FACTOR);
             *bytes = bytes.saturating_add(earned);
+        }
+    }
+
+    /// Takes `len` bytes for data; `false` when that would leave nothing for a challenge, whose answer is proof. Without
+    /// it, lost acknowledgements would leave an honest client for ever unproven.
+    #[must_use]
+    pub fn spend_on_data(&mut self, len: usize) -> bool {
+        match self {
+            Self::Proven => true,
+            Self::Unproven(bytes) => *bytes as usize >= len + HEADER_LEN && self.spend(len),
         }
     }
 
@@ -304,7 +315,9 @@ mod tests {
         let mut credit = Credit::Unproven(0);
         assert!(!credit.spend(1));
         credit.earn(24);
-        assert!(credit.spend(70));
+        assert!(!credit.spend_on_data(49), "nothing would be left for a challenge");
+        assert!(credit.spend_on_data(46));
+        assert!(credit.spend(24));
         assert!(!credit.spend(3));
         assert!(credit.spend(2));
         assert!(Credit::Proven.spend(usize::MAX));

@@ -10,6 +10,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use kcp_gateway::Config;
+
 #[test]
 fn promtool_has_no_complaint() {
     for io in live::DRIVERS {

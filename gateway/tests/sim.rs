@@ -87,10 +87,7 @@ fn every_message_comes_back_once_and_in_order() {
 #[test]
 fn a_full_store_slows_players_down_and_stops_nobody() {
     for_seeds(4, |seed| {
-        // Nothing is lost: who loses its first answers is at the end of what an unproven address may be sent.
-        let link = LinkConfig { loss_ppm: 0, bursts: None, ..bad_link(seed) };
-        let mut world =
-            World::with_store(&SimConfig { link, ..config(seed) }, 1, policy(), 256 << 10);
+        let mut world = World::with_store(&config(seed), 1, policy(), 256 << 10);
         // Four messages of each on the way: more than store and echo hold together.
         for _ in 0..22 {
             world.add_client(50, 8, 1300);
@@ -302,6 +299,22 @@ fn an_unproven_address_gets_at_most_three_bytes_for_one() {
         assert!(bytes <= 3 * datagram.len(), "{bytes} bytes for {}", datagram.len());
         assert!(bytes > 0 && world.drops(DropReason::Amplification) > 0);
     }
+}
+
+#[test]
+fn a_client_whose_acknowledgements_were_lost_proves_itself_by_an_answer() {
+    let mut world = World::new(&SimConfig::default(), 1, policy());
+    let hello = push(7, 0, 0, &[1; 500]);
+    world.ghost.send(&hello);
+    assert!(world.run(10_000, |world| world.stat(Stat::ChallengesSent) == 1));
+    world.run(50, |_| false);
+    let question =
+        Header::decode(world.ghost.received.last().unwrap().first_chunk().unwrap()).unwrap();
+    assert!(question.len == 0 && question.sn.since(Sn(0)) < -(1 << 28), "{question:?}");
+    let before = world.ghost.received.len();
+    world.ghost.send(&segment(Header { cmd: Command::Ack, una: Sn(0), ..question }, b""));
+    assert!(world.run(10_000, |world| world.ghost.received.len() > before + 3), "it goes on");
+    assert_eq!(world.ghost.received[before].len(), hello.len(), "the echo, again");
 }
 
 #[test]

@@ -59,10 +59,13 @@ impl<S> Egress<'_, S> {
             loop {
                 let slot = driver.slot(config.mtu as usize);
                 let Some(len) = session.kcp.poll_transmit(&mut cx, self.now, slot) else { break };
-                if session.credit.spend(len) {
+                if session.credit.spend_on_data(len) {
                     driver.queue(len, &to);
                 } else {
                     self.stats.drop(DropReason::Amplification); // lost, for the protocol: it sends again
+                    if session.asked == 0 {
+                        session.ask_at(self.now);
+                    }
                 }
                 *budget = budget.saturating_sub(1);
                 if *budget == 0 {

@@ -167,6 +167,7 @@ impl<S> Ingress<'_, S> {
         if session.asked > 0 {
             if let Some(answer) = self.challenger.answer(session, payload, self.now) {
                 self.stats.observe(Histogram::ChallengeRtt, u64::from(answer.rtt_ms) * 1000);
+                session.credit = Credit::Proven;
             }
             session.answered();
         }
