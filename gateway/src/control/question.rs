@@ -68,7 +68,7 @@ impl Scan {
 }
 
 /// Which sessions are wanted; an absent condition holds for all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Of this client address.
     pub ip: Option<IpAddr>,
@@ -76,6 +76,8 @@ pub struct Filter {
     pub port: Option<u16>,
     /// Of this conversation.
     pub conv: Option<Conv>,
+    /// With this backend; `echo` is the embedded one.
+    pub backend: Option<String>,
 }
 
 /// How a list is ordered.
@@ -177,6 +179,8 @@ pub struct Portrait {
     pub listener: u16,
     /// The gateway's address that the client uses, where the listener is a wildcard.
     pub local: Option<IpAddr>,
+    /// Its backend; null while it has none.
+    pub backend: Option<String>,
     /// Milliseconds since it was born; wraps every 49.7 days.
     pub age_ms: u32,
     /// Milliseconds since its client last showed that it is there.

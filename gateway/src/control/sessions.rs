@@ -22,7 +22,7 @@ pub(crate) struct ListQuery {
     address: Option<String>,
     /// A conversation, in decimal or after `0x`.
     conv: Option<String>,
-    /// The upstream.
+    /// The backend's name.
     backend: Option<String>,
     /// `rtt` or `queued`.
     sort: Option<String>,
@@ -56,7 +56,6 @@ pub(crate) enum AskError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
     filter: Filter,
-    backend: Option<String>,
     order: Order,
     limit: usize,
     after: Option<Rank>,
@@ -101,7 +100,8 @@ impl ListQuery {
     /// # Errors
     /// The first parameter that says nothing.
     pub(crate) fn understand(&self) -> Result<Wanted, BadParameter> {
-        let mut wanted = Wanted { backend: self.backend.clone(), ..Wanted::default() };
+        let mut wanted = Wanted::default();
+        wanted.filter.backend.clone_from(&self.backend);
         if let Some(text) = &self.address {
             let address = text.parse::<SocketAddr>().map(|a| (a.ip(), Some(a.port())));
             let address = address.or_else(|_| text.parse::<IpAddr>().map(|ip| (ip, None)));
@@ -160,10 +160,6 @@ impl Census {
         // Never closed; without a permit the list would only be slower.
         let _permit = self.one_list.acquire().await.ok();
         let mut list = List { sessions: Vec::new(), cursor: None, visited: 0 };
-        let upstream = plane.current().config.upstream.label();
-        if wanted.backend.as_deref().is_some_and(|backend| backend != upstream) {
-            return Ok(list);
-        }
         let found = match wanted.order {
             Order::Slot => by_slot(plane, wanted, &mut list.visited).await?,
             Order::Rtt | Order::Queued => by_value(plane, wanted, &mut list.visited).await?,
@@ -256,7 +252,7 @@ async fn scan(
     before: Option<Rank>,
 ) -> Result<Page, AskError> {
     let after = if wanted.order == Order::Slot { None } else { wanted.after };
-    let (filter, order) = (wanted.filter, wanted.order);
+    let (filter, order) = (wanted.filter.clone(), wanted.order);
     let question = Question::Scan(Scan { from, limit, filter, order, after, before });
     match ask(plane, shard, question).await? {
         Answer::Page(page) => Ok(page),
@@ -309,7 +305,7 @@ mod tests {
         let wanted =
             understood("address=10.0.0.1&conv=0xff&sort=rtt&limit=3&cursor=7-1-9").unwrap();
         let ip = Some(IpAddr::from([10, 0, 0, 1]));
-        assert_eq!(wanted.filter, Filter { ip, port: None, conv: Some(Conv(255)) });
+        assert_eq!(wanted.filter, Filter { ip, conv: Some(Conv(255)), ..Filter::default() });
         assert_eq!((wanted.order, wanted.limit), (Order::Rtt, 3));
         assert_eq!(wanted.after, Some(Rank { value: 7, shard: 1, slot: 9 }));
         let wanted = understood("address=[::1]:5&conv=12").unwrap();

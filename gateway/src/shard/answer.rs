@@ -8,6 +8,7 @@ use kcp_core::Millis;
 use super::locals::Locals;
 use super::sessions::Sessions;
 use super::stats::{EndReason, Stats};
+use super::upstreams::Upstreams;
 use super::{Policy, budget};
 use crate::control::question::{
     Answer, Filter, GlobalId, Order, Page, Portrait, Question, Queues, Rank, RttPortrait, Scan,
@@ -22,6 +23,8 @@ pub(super) struct Answerer<'a> {
     pub(super) policy: &'a Policy,
     pub(super) sessions: &'a mut Sessions,
     pub(super) locals: &'a Locals,
+    /// None where messages are echoed.
+    pub(super) upstreams: Option<&'a Upstreams>,
     pub(super) stats: &'a mut Stats,
 }
 
@@ -59,6 +62,13 @@ impl Answerer<'_> {
         Some(last)
     }
 
+    fn backend(&self, session: &Session) -> Option<&str> {
+        match self.upstreams {
+            Some(upstreams) => upstreams.backend_of(session.tie),
+            None => Some(ECHO),
+        }
+    }
+
     fn scan(&self, scan: &Scan) -> Page {
         let slots = self.sessions.table.slots();
         let end = slots.min(scan.from.saturating_add(budget::SCANNED_SLOTS));
@@ -69,6 +79,7 @@ impl Answerer<'_> {
         while slot < end && !(scan.order == Order::Slot && best.len() == limit) {
             if let Some(session) = self.sessions.table.get(slot)
                 && scan.filter.wants(session)
+                && scan.filter.backend.as_deref().is_none_or(|b| self.backend(session) == Some(b))
             {
                 let rank = Rank { value: scan.order.value(session), shard: self.index, slot };
                 if scan.after.is_none_or(|after| rank > after)
@@ -104,6 +115,7 @@ impl Answerer<'_> {
             conv: kcp.conv().0,
             listener: session.listener,
             local: self.locals.get(session.local),
+            backend: self.backend(session).map(str::to_owned),
             age_ms: elapsed(session.born, self.now),
             silent_ms: elapsed(session.last_rx, self.now),
             challenges: session.asked,
@@ -160,6 +172,9 @@ impl Order {
         }
     }
 }
+
+/// The name that the embedded upstream has in the API.
+const ECHO: &str = "echo";
 
 const fn elapsed(since: Millis, now: Millis) -> u32 {
     now.0.wrapping_sub(since.0)

@@ -226,6 +226,10 @@ impl<D: Driver> Shard<D> {
             policy: &self.mailbox.policy,
             sessions: &mut self.sessions,
             locals: &self.locals,
+            upstreams: match &self.outlet {
+                Outlet::Echo(_) => None,
+                Outlet::Backends(upstreams) => Some(upstreams),
+            },
             stats: &mut self.stats,
         };
         // Whoever asked may have gone.

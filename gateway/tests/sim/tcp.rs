@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kcp_gateway::control::command::{Report, ShardCommand};
+use kcp_gateway::control::question::{Answer, Ask, Filter, Order, Question, Scan};
 use kcp_gateway::shard::Policy;
 use kcp_gateway::shard::backend_stats::{BackendStat, ConnectFailure, Parting};
 use kcp_gateway::shard::stats::{DropReason, EndReason, Stat};
@@ -316,5 +317,29 @@ fn a_client_that_takes_nothing_stops_its_server_and_loses_nothing() {
         world.clients[0].reading = true;
         assert!(world.run(600_000, World::all_answered), "and then everything arrives");
         assert_eq!(world.losses(), 0);
+    }
+}
+
+#[test]
+fn an_operator_finds_the_sessions_of_a_backend() {
+    let mut world = world(&SimConfig::default(), 1, &[Manner::Echo; 2]);
+    world.add_client(10, 1_000_000, 64);
+    world.run(1_000, |_| false);
+    let (reply, mut answers) = tokio::sync::mpsc::channel(4);
+    for (name, count) in [("game-0", 5), ("game-1", 5), ("echo", 0)] {
+        world.command(|| {
+            let filter = Filter { backend: Some(name.into()), ..Filter::default() };
+            let (after, before, order) = (None, None, Order::Slot);
+            let scan = Scan { from: 0, limit: 20, filter, order, after, before };
+            ShardCommand::Sessions(Ask { question: Question::Scan(scan), reply: reply.clone() })
+        });
+        let mut found = None;
+        assert!(world.run(1_000, |_| {
+            found = answers.try_recv().ok();
+            found.is_some()
+        }));
+        let Some(Answer::Page(page)) = found else { panic!("no page of {name}") };
+        assert_eq!(page.sessions.len(), count, "{name}");
+        assert!(page.sessions.iter().all(|(_, s)| s.backend.as_deref() == Some(name)));
     }
 }

@@ -63,6 +63,7 @@ impl Bench {
             policy: &self.policy,
             sessions: &mut self.sessions,
             locals: &self.locals,
+            upstreams: None,
             stats: &mut self.stats,
         };
         answerer.answer(question)
@@ -162,9 +163,14 @@ fn filters_and_orders_choose() {
     let convs =
         |found: Vec<(Rank, Portrait)>| -> Vec<u32> { found.iter().map(|f| f.1.conv).collect() };
     assert_eq!(convs(bench.walk(Scan { filter, ..all(9) })), [14, 15]);
-    let filter = Filter { port: Some(5001), ..filter };
+    let filter =
+        Filter { port: Some(5001), ip: Some("10.0.0.7".parse().unwrap()), ..Filter::default() };
     assert_eq!(convs(bench.walk(Scan { filter, ..all(9) })), [15]);
 
+    for (name, count) in [("echo", 100), ("other", 0)] {
+        let filter = Filter { backend: Some(name.into()), ..Filter::default() };
+        assert_eq!(bench.walk(Scan { filter, ..all(9) }).len(), count);
+    }
     let queued = Scan { order: Order::Queued, ..all(3) };
     let first = bench.scan(&queued).sessions;
     assert_eq!(convs(first.clone()), [20, 40, 10]);

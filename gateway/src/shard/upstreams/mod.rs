@@ -99,6 +99,17 @@ impl Upstreams {
         }
     }
 
+    /// The name of the backend that a session has; `None` while it has none, or one that is listed no longer.
+    pub(super) fn backend_of(&self, tie: Tie) -> Option<&str> {
+        let id = match tie {
+            Tie::Tcp(slot) => self.tcp.guest(slot)?.backend,
+            Tie::Yamux { link, .. } => self.links.backend(link)?,
+            Tie::Free | Tie::Waiting | Tie::Leaving { .. } => return None,
+        };
+        let backend = self.desk.backends.list.iter().find(|backend| backend.id == id)?;
+        Some(&backend.name)
+    }
+
     /// Takes over what the control plane sent.
     pub(super) fn apply<D: Driver>(
         &mut self,

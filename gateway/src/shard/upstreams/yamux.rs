@@ -50,6 +50,11 @@ impl Links {
         Self { links: Vec::new(), configs: [None; BACKENDS_MAX], dirty: false }
     }
 
+    /// Whose a link is.
+    pub(super) fn backend(&self, link: u16) -> Option<BackendId> {
+        Some(self.links.get(usize::from(link))?.as_ref()?.backend)
+    }
+
     /// Takes over what is said of backends.
     pub(super) fn learn(&mut self, backends: &Backends) {
         for backend in &backends.list {
