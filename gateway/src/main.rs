@@ -11,6 +11,7 @@ use kcp_gateway::cli::{Cli, Command, Settings};
 use kcp_gateway::config::LogFormat;
 use kcp_gateway::control::health;
 use kcp_gateway::control::signals::Signals;
+use kcp_gateway::control::watch::Watch;
 use kcp_gateway::{Gateway, banner, doctor, log};
 
 fn main() -> ExitCode {
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
 
 fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let source = settings.into_source(env::vars_os());
+    let watch = source.file.clone().map(Watch::new); // first, so that no change falls between
     let config = match source.load() {
         Ok(config) => config,
         Err(errors) => return misconfigured(&errors),
@@ -41,7 +43,7 @@ fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         LogFormat::Text => io::stderr().write_all(banner::block(&gateway.status()).as_bytes())?,
         LogFormat::Json => banner::log(&gateway.status()),
     }
-    signals.serve(gateway)?;
+    signals.serve(gateway, watch)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,4 +12,4 @@ pub mod reload;
 pub(crate) mod sessions;
 pub mod signals;
 pub(crate) mod thread;
-pub(crate) mod watch;
+pub mod watch;

@@ -42,14 +42,13 @@ impl Signals {
         Ok(Self { stop, reload })
     }
 
-    /// Lets `gateway` run until a signal ends it, then drains and stops it.
+    /// Lets `gateway` run until a signal ends it, then drains and stops it. `watch` is on its configuration file.
     ///
     /// # Errors
     /// A shard died; the gateway is stopped.
-    pub fn serve(&self, gateway: Gateway) -> Result<(), ShardFailure> {
+    pub fn serve(&self, gateway: Gateway, mut watch: Option<Watch>) -> Result<(), ShardFailure> {
         let watchdog = gateway.watchdog();
         notify::ready("serving");
-        let mut watch = gateway.watch();
         let second = if watch.is_some() { tick(SECOND) } else { never() };
         let mut seconds = 0;
         loop {
@@ -117,12 +116,6 @@ impl Gateway {
         started
             .inspect_err(|error| tracing::error!(%error, "no watchdog; the manager will restart"))
             .ok()
-    }
-
-    /// Watches the configuration file, if there is one.
-    fn watch(&self) -> Option<Watch> {
-        let file = self.plane().reloadable.as_ref()?.source.file.clone()?;
-        Some(Watch::new(file))
     }
 
     /// How long a drain may take, as configured now.

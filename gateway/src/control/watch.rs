@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// A file as it stood at the last look. Looking costs one system call, follows links (a mounted directory is replaced by moving a
 /// link) and needs no room in the kernel's tables of watches.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub struct Watch {
     file: PathBuf,
     /// As it stood when it was last taken over.
     taken: Option<Sign>,
@@ -25,15 +25,17 @@ struct Sign {
 }
 
 impl Watch {
-    /// Begins with the file as it stands, which has been read just now.
-    pub(crate) fn new(file: PathBuf) -> Self {
+    /// Begins with the file as it stands, which is going to be read now.
+    #[must_use]
+    pub fn new(file: PathBuf) -> Self {
         let taken = sign(&file);
         Self { file, taken, seen: taken }
     }
 
     /// Whether there is something to take over: the file is another than the one taken last, and the same as at the look before,
     /// so that nobody is in the middle of writing it. A file that is gone is nothing to take.
-    pub(crate) fn look(&mut self) -> bool {
+    #[must_use]
+    pub fn look(&mut self) -> bool {
         let now = sign(&self.file);
         let before = std::mem::replace(&mut self.seen, now);
         let is_new = now.is_some() && now == before && now != self.taken;
@@ -43,8 +45,8 @@ impl Watch {
         is_new
     }
 
-    /// The file was taken over by other means.
-    pub(crate) fn take(&mut self) {
+    /// The file is going to be taken over by other means.
+    pub fn take(&mut self) {
         self.taken = sign(&self.file);
         self.seen = self.taken;
     }

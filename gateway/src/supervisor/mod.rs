@@ -481,7 +481,7 @@ mod tests {
         );
         // The news was taken by nobody who waits for it: it still ends the service.
         gateway.plane.life.fail(failure.clone());
-        assert_eq!(Signals::catch().unwrap().serve(gateway), Err(failure));
+        assert_eq!(Signals::catch().unwrap().serve(gateway, None), Err(failure));
     }
 
     #[test]
