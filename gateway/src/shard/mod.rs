@@ -288,37 +288,32 @@ impl<D: Driver> Shard<D> {
     }
 
     fn returns(&mut self, now: Millis) -> bool {
-        match &mut self.outlet {
-            Outlet::Echo(echo) => {
-                while let Some((id, message)) = echo.front() {
-                    let policy = &self.mailbox.policy;
-                    if !self.sessions.send(id, message, now, policy, &mut self.stats) {
-                        break; // the store is full: acknowledgements make room, and a turn
-                    }
-                    if let Some(session) = self.sessions.table.by_id(id) {
-                        session.upstream_bytes -= message.len();
-                    }
-                    echo.pop();
-                }
-                true
-            }
-            Outlet::Backends(upstreams) => {
-                let mut floor = Floor {
-                    now: self.driver.now(),
-                    millis: now,
-                    policy: &self.mailbox.policy,
-                    sessions: &mut self.sessions,
-                    locals: &self.locals,
-                    stats: &mut self.stats,
-                };
-                upstreams.returns(&mut self.driver, &mut floor)
-            }
+        if let Some((upstreams, driver, mut floor)) = self.backends(now) {
+            return upstreams.returns(driver, &mut floor);
         }
+        let Outlet::Echo(echo) = &mut self.outlet else { return true };
+        while let Some((id, message)) = echo.front() {
+            let policy = &self.mailbox.policy;
+            if !self.sessions.send(id, message, now, policy, &mut self.stats) {
+                break; // the store is full: acknowledgements make room, and a turn
+            }
+            if let Some(session) = self.sessions.table.by_id(id) {
+                session.upstream_bytes -= message.len();
+            }
+            echo.pop();
+        }
+        true
     }
 
     fn part(&mut self, now: Millis) -> bool {
-        let Outlet::Backends(upstreams) = &mut self.outlet else { return true };
-        let mut floor = Floor {
+        let Some((upstreams, driver, mut floor)) = self.backends(now) else { return true };
+        upstreams.part(driver, &mut floor)
+    }
+
+    /// The sessions' ties to backends, where there are any, with all that they work on.
+    fn backends(&mut self, now: Millis) -> Option<(&mut Upstreams, &mut D, Floor<'_>)> {
+        let Outlet::Backends(upstreams) = &mut self.outlet else { return None };
+        let floor = Floor {
             now: self.driver.now(),
             millis: now,
             policy: &self.mailbox.policy,
@@ -326,7 +321,7 @@ impl<D: Driver> Shard<D> {
             locals: &self.locals,
             stats: &mut self.stats,
         };
-        upstreams.part(&mut self.driver, &mut floor)
+        Some((upstreams, &mut self.driver, floor))
     }
 
     fn expire(&mut self, now: Millis) -> bool {
