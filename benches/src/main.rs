@@ -12,6 +12,7 @@ mod loopback;
 mod machine;
 mod micro;
 mod outsider;
+mod overload;
 mod pairs;
 mod picture;
 mod raw;
@@ -44,6 +45,8 @@ enum Command {
     Shards(shards::Plan),
     /// What sessions cost, by the thousand and by the ten million.
     Scale(scale::Plan),
+    /// Twice as much as the gateway can do on a core that it has to share.
+    Overload(overload::Plan),
     /// The parts alone: the protocol, in time and in instructions, beside other implementations; timers, table, drivers.
     Micro {
         /// One iteration: shows that it runs, measures nothing.
@@ -62,6 +65,12 @@ enum Command {
     /// The load generator in a process of its own.
     #[command(hide = true)]
     Load(Box<kcp_loadgen::cli::RunArgs>),
+    /// The gateway of `overload`.
+    #[command(hide = true)]
+    OverloadGateway { io: contender::Io, core: usize },
+    /// What shares its core.
+    #[command(hide = true)]
+    OverloadLoop { core: usize },
     /// Turns into another program on a core of its own.
     #[command(hide = true)]
     Become {
@@ -78,6 +87,9 @@ fn main() -> ExitCode {
         Command::Scale(plan) => scale::run(plan),
         Command::Watched(settings) => watched::serve(&settings),
         Command::Load(args) => load::run(&args),
+        Command::Overload(plan) => overload::run(plan),
+        Command::OverloadGateway { io, core } => overload::contest::gateway(io, core),
+        Command::OverloadLoop { core } => overload::contest::busy_loop(core),
         Command::Micro { smoke } => {
             micro::run(if smoke { micro::Effort::SMOKE } else { micro::Effort::FULL })
         }

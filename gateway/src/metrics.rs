@@ -139,6 +139,14 @@ fn of_stat(stat: Stat) -> Def {
             "kcp_gateway_turns_over_budget_total",
             "Turns that left work for the next one because a budget was used up.",
         ),
+        Stat::Shedding => gauge(
+            "kcp_gateway_shedding",
+            "1 while the shard is overloaded and turns new sessions away to serve those it has.",
+        ),
+        Stat::BehindMs => gauge(
+            "kcp_gateway_behind_seconds",
+            "Time since everything that had arrived was taken in, half a second at most; timers wait for it.",
+        ),
         Stat::TimersExpired => {
             counter("kcp_gateway_timers_expired_total", "Session timers expired.")
         }
@@ -251,6 +259,11 @@ fn of_stat(stat: Stat) -> Def {
             "Reports about backends that the control plane's full queue did not take.",
         ),
     }
+}
+
+/// What a shard counts to one of the exported unit.
+const fn per_unit(stat: Stat) -> f64 {
+    if matches!(stat, Stat::BehindMs) { 1000.0 } else { 1.0 }
 }
 
 /// How a shard's distribution is exported.
@@ -385,7 +398,7 @@ impl GatewayCollector {
             let shard = index.to_string();
             let shard = [("shard", shard.as_str())];
             for stat in Stat::ALL {
-                families.add(of_stat(*stat), &shard, float(stats.get(*stat)));
+                families.add(of_stat(*stat), &shard, float(stats.get(*stat)) / per_unit(*stat));
             }
             for reason in DropReason::ALL {
                 let def = DROPS.with("reason", reason.label());

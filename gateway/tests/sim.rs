@@ -9,6 +9,8 @@ mod bulk;
 mod mux_server;
 #[path = "sim/server.rs"]
 mod server;
+#[path = "sim/starved.rs"]
+mod starved;
 #[path = "sim/tcp.rs"]
 mod tcp;
 #[path = "sim/world.rs"]

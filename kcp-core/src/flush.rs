@@ -23,6 +23,14 @@ pub(crate) struct Cursor {
     losses: Losses,
 }
 
+/// The time of a flush.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    pub(crate) now: Millis,
+    /// All that arrived until then was passed on: timeouts are judged by this.
+    pub(crate) heard: Millis,
+}
+
 /// How far the flush in progress has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -45,26 +53,26 @@ impl Kcp {
     pub(crate) fn fill(
         &mut self,
         cx: &mut Cx<'_>,
-        now: Millis,
+        clock: Clock,
         buf: &mut [u8],
         limit: usize,
     ) -> usize {
         if self.stage == Stage::Asked {
-            self.stage = self.begin_flush(cx.config, now);
+            self.stage = self.begin_flush(cx.config, clock);
         }
         if self.stage == Stage::Thorough {
-            return self.fill_thoroughly(cx, now, buf, limit);
+            return self.fill_thoroughly(cx, clock, buf, limit);
         }
         let limit = limit.min(buf.len());
         let mut out = self.datagram(cx.config, &mut buf[..limit]);
-        let full = self.fill_acks(&mut out).and_then(|()| self.fill_new(cx, now, &mut out));
+        let full = self.fill_acks(&mut out).and_then(|()| self.fill_new(cx, clock.now, &mut out));
         let filled = limit - out.left();
         if full.is_ok() {
             self.stage = Stage::Idle;
             self.finish_flush(cx);
         } else if filled == 0 {
             self.stage = Stage::Thorough;
-            return self.fill_thoroughly(cx, now, buf, limit);
+            return self.fill_thoroughly(cx, clock, buf, limit);
         }
         filled
     }
@@ -74,18 +82,18 @@ impl Kcp {
     fn fill_thoroughly(
         &mut self,
         cx: &mut Cx<'_>,
-        now: Millis,
+        clock: Clock,
         buf: &mut [u8],
         limit: usize,
     ) -> usize {
         let limit = limit.min(buf.len());
         let mut out = self.datagram(cx.config, &mut buf[..limit]);
-        let full = self.fill_all(cx, now, &mut out);
+        let full = self.fill_all(cx, clock, &mut out);
         let filled = limit - out.left();
         match full {
             Err(Full(needed)) if filled == 0 && needed <= buf.len() => {
                 // A segment larger than the mtu goes out alone, as it does in the reference after a smaller mtu was set.
-                return self.fill_thoroughly(cx, now, buf, needed);
+                return self.fill_thoroughly(cx, clock, buf, needed);
             }
             Err(Full(_)) if filled > 0 => {}
             // Complete, or `buf` is too small for the rest, which stays for the next flush.
@@ -96,7 +104,7 @@ impl Kcp {
 
     /// Runs the probe's timer and decides whether older segments must be looked at.
     #[inline]
-    fn begin_flush(&mut self, config: &KcpConfig, now: Millis) -> Stage {
+    fn begin_flush(&mut self, config: &KcpConfig, Clock { now, heard }: Clock) -> Stage {
         let rmt_wnd = u32::from(self.rmt_wnd);
         let closed =
             rmt_wnd == 0 && (config.flush == FlushPolicy::Interval || self.queued_segments() > 0);
@@ -104,13 +112,13 @@ impl Kcp {
         // Without a block there can be nothing but a probe.
         let Some(block) = self.block.as_deref_mut() else { return Stage::Thorough };
         // An interrupted scan has rebuilt only some of the bounds: it starts over.
-        if block.cursor.scan.is_some() || block.send.must_scan(self.space, now, config) {
+        if block.cursor.scan.is_some() || block.send.must_scan(self.space, heard, config) {
             block.cursor.scan = Some(self.space.una);
             block.cursor.losses.timeout_base = match config.reference {
                 Reference::V1_7_1 => self.congestion.window(config, rmt_wnd),
                 Reference::V2_1_1 => self.congestion.cwnd(),
             };
-            block.send.begin_scan(now);
+            block.send.begin_scan(heard);
             return Stage::Thorough;
         }
         // Only a limit of one transmission is reached by a first one.
@@ -148,7 +156,7 @@ impl Kcp {
     fn fill_all(
         &mut self,
         cx: &mut Cx<'_>,
-        now: Millis,
+        Clock { now, heard }: Clock,
         out: &mut Datagram<'_>,
     ) -> Result<(), Full> {
         if let Some(block) = self.block.as_deref_mut()
@@ -168,6 +176,7 @@ impl Kcp {
                 resent: cx.config.resent(),
                 fastlimit: cx.config.fastlimit,
                 dead_link: cx.config.dead_link,
+                heard,
             };
             let mut tally = Tally::default();
             let full = block.send.retransmit(self.space, at, now, &rules, &mut tally, out);

@@ -6,7 +6,7 @@ use crate::block::Block;
 use crate::config::{FlushPolicy, KcpConfig};
 use crate::congestion::Congestion;
 use crate::error::{InputError, RecvError, SendError};
-use crate::flush::Stage;
+use crate::flush::{Clock, Stage};
 use crate::probe::Probe;
 use crate::rtt::Rtt;
 use crate::segment::{InFlight, Tally};
@@ -206,10 +206,26 @@ impl Kcp {
     /// ones stay queued for the next flush.
     #[inline]
     pub fn poll_transmit(&mut self, cx: &mut Cx<'_>, now: Millis, buf: &mut [u8]) -> Option<usize> {
+        self.poll_transmit_heard(cx, now, now, buf)
+    }
+
+    /// As [`Kcp::poll_transmit`], for a caller that is behind: it has passed on all that arrived until `heard`, which is not after
+    /// `now`, and perhaps not all that arrived since. A timeout that passed after `heard` causes no resend yet, for the
+    /// acknowledgement may be among what is still to come.
+    ///
+    /// [`Kcp::poll_timeout`] tells of such a timeout as due: look at it again when `heard` has moved on.
+    #[inline]
+    pub fn poll_transmit_heard(
+        &mut self,
+        cx: &mut Cx<'_>,
+        now: Millis,
+        heard: Millis,
+        buf: &mut [u8],
+    ) -> Option<usize> {
         if self.stage == Stage::Idle {
             return None;
         }
-        let len = self.fill(cx, now, buf, cx.config.mtu as usize);
+        let len = self.fill(cx, Clock { now, heard }, buf, cx.config.mtu as usize);
         (len > 0).then_some(len)
     }
 

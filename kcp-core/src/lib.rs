@@ -17,6 +17,7 @@
 //!    leave together. If a caller runs out of room in between, it goes on later: input is allowed meanwhile.
 //! 4. **Wait**: [`Kcp::poll_timeout`] says until when, or that nothing but input can change anything. When that time
 //!    comes, go to 2 with [`Kcp::handle_timeout`].
+//!    A caller that may fall behind what arrives judges timeouts by [`Heard`], not by its clock.
 //! 5. **End**: [`Kcp::reset`] before the conversation is dropped, so that the store gets back what it holds.
 //!    KCP has no closing handshake: that a peer is gone is seen by [`Kcp::is_dead`] or by silence.
 //!
@@ -71,6 +72,7 @@ extern crate alloc;
 
 pub mod config;
 pub mod error;
+pub mod heard;
 pub mod kcp;
 pub mod stats;
 pub mod store;
@@ -94,6 +96,7 @@ mod send;
 
 pub use config::{ConfigError, FlushPolicy, KcpConfig, Reference};
 pub use error::{InputError, RecvError, SendError};
+pub use heard::Heard;
 pub use input::FAR_BEHIND;
 pub use kcp::{Cx, Kcp, QueueLengths, Resends};
 pub use segment::InFlight;

@@ -32,6 +32,8 @@ pub(crate) struct Rules {
     pub(crate) resent: u32,
     pub(crate) fastlimit: u32,
     pub(crate) dead_link: u32,
+    /// Timeouts are judged by this; see [`Clock`](crate::flush::Clock).
+    pub(crate) heard: Millis,
 }
 
 /// Repeated transmissions of one pass, by reason.
@@ -80,7 +82,7 @@ impl Segment {
         tally: &mut Tally,
         out: &mut Datagram<'_>,
     ) -> Result<(), Full> {
-        if let Some(due) = self.due(now, rules) {
+        if let Some(due) = self.due(rules) {
             let room = out.claim(self.fragment.len())?;
             room.push(self.fragment.frg(), sn, now, self.fragment.as_slice());
             self.book(due, now, rules);
@@ -98,8 +100,8 @@ impl Segment {
     }
 
     /// Which of the reference's rules for a repeated transmission applies, if any. Reference: `ikcp_flush`.
-    fn due(&self, now: Millis, rules: &Rules) -> Option<Due> {
-        if now.since(self.resendts) >= 0 {
+    fn due(&self, rules: &Rules) -> Option<Due> {
+        if rules.heard.since(self.resendts) >= 0 {
             Some(Due::Timeout)
         } else if self.fastack >= rules.resent
             && (rules.fastlimit == 0 || self.xmit <= rules.fastlimit)

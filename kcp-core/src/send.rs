@@ -196,22 +196,22 @@ impl Sender {
         }
     }
 
-    /// Whether a flush at `now` must look at segments that were transmitted before.
+    /// Whether a flush that judges timeouts by `heard` must look at segments that were transmitted before.
     #[inline]
     pub(crate) const fn must_scan(
         &self,
         space: SendSpace,
-        now: Millis,
+        heard: Millis,
         config: &KcpConfig,
     ) -> bool {
         let due = &self.due;
-        let timed_out = now.since(due.earliest) >= 0;
+        let timed_out = heard.since(due.earliest) >= 0;
         space.numbered() > 0 && (timed_out || due.fastack >= config.resent() || due.far)
     }
 
-    /// Forgets the bounds; a scan at `now` that visits every in-flight segment builds them anew.
-    pub(crate) const fn begin_scan(&mut self, now: Millis) {
-        self.due = DueBound { earliest: now.add(FAR_MS), far: false, fastack: 0 };
+    /// Forgets the bounds; a scan that judges by `heard` and visits every in-flight segment builds them anew.
+    pub(crate) const fn begin_scan(&mut self, heard: Millis) {
+        self.due = DueBound { earliest: heard.add(FAR_MS), far: false, fastack: 0 };
     }
 
     /// The in-flight segments, oldest first, with their numbers; holes left out.
@@ -314,7 +314,7 @@ impl Sender {
                 if filled.is_err() {
                     break;
                 }
-                self.due.include(segment, now);
+                self.due.include(segment, rules.heard);
             }
             sn = sn.add(1);
         }
@@ -483,9 +483,9 @@ impl DueBound {
         self.earliest = self.earliest.earliest(resendts);
     }
 
-    fn include(&mut self, segment: &Segment, now: Millis) {
+    fn include(&mut self, segment: &Segment, heard: Millis) {
         self.include_time(segment.resendts);
-        self.far |= segment.resendts.0.wrapping_sub(now.0) > FAR_MS;
+        self.far |= segment.resendts.0.wrapping_sub(heard.0) > FAR_MS;
         self.fastack = self.fastack.max(segment.fastack);
     }
 }

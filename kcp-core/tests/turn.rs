@@ -110,6 +110,35 @@ fn what_is_owed_is_due_at_once() {
 }
 
 #[test]
+fn a_caller_that_is_behind_sends_news_and_nothing_again() {
+    let mut end = End::new(KcpConfig::game(), START);
+    end.send(b"one");
+    end.flush();
+    let due = end.deadline().unwrap();
+    let (heard, late) = (due.add(u32::MAX), due.add(50));
+    end.now = late;
+    end.control(Command::Wask, 0, 0, 256);
+    end.send(b"two");
+    let mut buf = [0; 1_400];
+    let mut transmit = |end: &mut End, heard| {
+        let len = end.cx(|kcp, cx| {
+            kcp.flush(cx, late);
+            let len = kcp.poll_transmit_heard(cx, late, heard, &mut buf);
+            assert_eq!(kcp.poll_transmit_heard(cx, late, heard, &mut buf[..0]), None);
+            len.unwrap_or(0)
+        });
+        let segments = Segments::new(&buf[..len]).map(|segment| segment.unwrap().0);
+        segments.map(|header| (header.cmd, header.sn)).collect::<Vec<_>>()
+    };
+    let news = [(Command::Wins, Sn(0)), (Command::Push, Sn(1))];
+    assert_eq!(transmit(&mut end, heard), news);
+    assert_eq!(end.deadline(), Some(late), "the timeout is still to be looked at");
+    assert_eq!(transmit(&mut end, due), [(Command::Push, Sn(0))], "heard until then: it was lost");
+    end.control(Command::Ack, 0, 2, 256);
+    assert!(end.kcp.is_idle());
+}
+
+#[test]
 fn in_flight_data_wakes_at_its_timeout_which_backs_off() {
     let mut end = End::new(KcpConfig::game(), START);
     end.send(b"hello");

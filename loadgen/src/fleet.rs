@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcp_core::{Cx, FlushPolicy, KcpConfig, SendError, Stats, Store, Wheel, wire};
+use kcp_core::{Cx, FlushPolicy, Heard, KcpConfig, SendError, Stats, Store, Wheel, wire};
 use net_io::{Destination, Driver, Now, SocketId};
 
 use crate::client::{Desk, Session, State};
@@ -51,6 +51,7 @@ struct KcpSpeech {
     config: KcpConfig,
     store: Store,
     wheel: Wheel,
+    heard: Heard,
     /// Where the upstream keeps no boundaries.
     recut: Option<Recut>,
 }
@@ -77,6 +78,9 @@ impl Fleet {
         let count = share.of(clients.sessions);
         let total = share.of(clients.sessions + storm.as_ref().map_or(0, |storm| storm.arrive));
         let mut meter = Meter::new();
+        if let Some(deadline) = scenario.traffic.deadline {
+            meter.deadline_us = u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX);
+        }
         if clients.bystanders > 0 || storm.is_some() {
             meter.around = Some(Box::default());
         }
@@ -85,8 +89,10 @@ impl Fleet {
                 let bytes = scenario.engine.store_bytes / scenario.engine.threads as usize;
                 let (store, wheel) = (Store::new(bytes), Wheel::new(millis(now)));
                 let longest = 128 * config.mtu as usize;
+                let heard = Heard::new(millis(now));
+                let config = config.clone();
+                let mut speech = KcpSpeech { config, store, wheel, heard, recut: None };
                 let size = scenario.traffic.size;
-                let mut speech = KcpSpeech { config: config.clone(), store, wheel, recut: None };
                 if scenario.traffic.upstream == Upstream::Stream {
                     speech.recut = Some(Recut::new(speech.first_len(size), size));
                 }
@@ -171,8 +177,23 @@ impl Fleet {
         while let Some(datagram) = driver.recv() {
             self.on_datagram(now, datagram.socket, datagram.payload);
         }
+        self.hear(now, driver.has_backlog());
         self.on_time(now);
         self.transmit(now, driver);
+    }
+
+    /// Notes whether all that had arrived was taken in. Where it was not, timeouts wait: what this process is late with is
+    /// not the target's loss.
+    fn hear(&mut self, now: Now, backlog: bool) {
+        let Speech::Kcp(speech) = &mut self.speech else { return };
+        if backlog {
+            // Thousands of sockets are too many to be asked what they hold.
+            speech.heard.not_all(millis(now), 0, || usize::MAX);
+        } else {
+            speech.heard.all(millis(now));
+        }
+        let behind_us = u64::from(speech.heard.behind_ms(millis(now))) * 1000;
+        self.meter.on_behind(now, behind_us);
     }
 
     fn on_datagram(&mut self, now: Now, socket: SocketId, datagram: &[u8]) {
@@ -250,7 +271,7 @@ impl Fleet {
         self.send_due(now);
         for _ in 0..EXPIRE_BUDGET {
             let Speech::Kcp(speech) = &mut self.speech else { break };
-            let Some(local) = speech.wheel.pop(millis(now)) else { break };
+            let Some(local) = speech.wheel.pop(speech.heard.at()) else { break };
             self.touch(local);
         }
     }
@@ -284,20 +305,25 @@ impl Fleet {
     fn flush<D: Driver>(&mut self, now: Now, local: u32, driver: &mut D) {
         let to = self.destination(local);
         let Speech::Kcp(speech) = &mut self.speech else { return };
-        let KcpSpeech { config, store, wheel, .. } = &mut **speech;
+        let KcpSpeech { config, store, wheel, heard, .. } = &mut **speech;
         let Some(Session { kcp, flow }) = self.sessions.get_mut(local as usize) else { return };
         let mut cx = Cx { config, store };
-        let ms = millis(now);
+        let (ms, heard) = (millis(now), heard.at());
         flow.dirty = false;
         if flow.state == State::Gone {
             return;
         }
         match config.flush {
             FlushPolicy::Turn => kcp.flush(&mut cx, ms),
-            FlushPolicy::Interval => kcp.handle_timeout(&mut cx, ms),
+            FlushPolicy::Interval => {
+                kcp.handle_timeout(&mut cx, ms);
+                if heard != ms {
+                    kcp.flush(&mut cx, ms); // the timers wait, acknowledgements must not
+                }
+            }
         }
         let mtu = config.mtu as usize;
-        while let Some(len) = kcp.poll_transmit(&mut cx, ms, driver.slot(mtu)) {
+        while let Some(len) = kcp.poll_transmit_heard(&mut cx, ms, heard, driver.slot(mtu)) {
             driver.queue(len, &to);
         }
         if kcp.is_dead() {

@@ -17,6 +17,9 @@
 //! - **Open loop**: messages leave by a schedule, and latency counts from the time a message *should* have left. A target that
 //!   stalls cannot slow the load down and so hide its stall (no coordinated omission).
 //! - **Integrity**: every message says who it is and carries a checksum; loss, duplication, reordering and damage fail the run.
+//! - **Its own lateness is not the target's loss**: sessions are stock clients on the wire, with one difference: a timeout that
+//!   passed while this process was behind what had arrived causes a resend only once that is taken in. A stock client would
+//!   send again what is already acknowledged in its socket. How far behind a worker was is in the report.
 //! - **Its own limits are named**: a busy worker, a late schedule, an overflowed socket are reported as the generator's.
 #![forbid(unsafe_code)]
 

@@ -43,6 +43,8 @@ pub struct Counts {
     pub measured_sent: u64,
     /// Echoes that came within the measured time.
     pub measured_received: u64,
+    /// Of those, within the deadline.
+    pub measured_in_time: u64,
 }
 
 impl Counts {
@@ -66,6 +68,7 @@ impl Counts {
         self.refused_datagrams += other.refused_datagrams;
         self.measured_sent += other.measured_sent;
         self.measured_received += other.measured_received;
+        self.measured_in_time += other.measured_in_time;
     }
 
     /// Messages sent whose echo has not come and is still awaited.
@@ -110,6 +113,10 @@ pub struct Meter {
     pub lag: Histogram<u64>,
     /// From a session's due start to the acknowledgement of its first PUSH, microseconds.
     pub connect: Histogram<u64>,
+    /// An echo later than this after its message's time is not in time, microseconds.
+    pub deadline_us: u64,
+    /// Longest that something had arrived and was not taken in, microseconds.
+    pub behind_us_max: u64,
     /// What is told apart around a storm; `None` when there are neither bystanders nor newcomers.
     pub around: Option<Box<Around>>,
 }
@@ -170,6 +177,8 @@ impl Meter {
             service: histogram(),
             lag: histogram(),
             connect: histogram(),
+            deadline_us: u64::MAX,
+            behind_us_max: 0,
             around: None,
         }
     }
@@ -181,12 +190,20 @@ impl Meter {
         add(&mut self.service, &other.service);
         add(&mut self.lag, &other.lag);
         add(&mut self.connect, &other.connect);
+        self.behind_us_max = self.behind_us_max.max(other.behind_us_max);
         if let Some(theirs) = &other.around {
             let mine = self.around.get_or_insert_default();
             add(&mut mine.quiet, &theirs.quiet);
             add(&mut mine.stormy, &theirs.stormy);
             add(&mut mine.after, &theirs.after);
             add(&mut mine.connect, &theirs.connect);
+        }
+    }
+
+    /// This process is `behind_us` behind what arrives.
+    pub fn on_behind(&mut self, now: Now, behind_us: u64) {
+        if self.window.contains(now) {
+            self.behind_us_max = self.behind_us_max.max(behind_us);
         }
     }
 
@@ -202,11 +219,12 @@ impl Meter {
     /// An echo came for the first time: of a message that should have left at `intended` and did `lag_us` later.
     pub fn on_echo(&mut self, now: Now, intended: Now, lag_us: u32) {
         self.counts.received += 1;
+        let latency = now.0.saturating_sub(intended.0);
         if self.window.contains(now) {
             self.counts.measured_received += 1;
+            self.counts.measured_in_time += u64::from(latency <= self.deadline_us);
         }
         if self.window.contains(intended) {
-            let latency = now.0.saturating_sub(intended.0);
             self.latency.saturating_record(latency);
             self.service.saturating_record(latency.saturating_sub(u64::from(lag_us)));
         }
@@ -301,6 +319,11 @@ mod tests {
         assert_eq!((latency.samples, latency.p50, latency.max), (2, 1000, 1000));
         assert_eq!(Quantiles::of(&meter.service).max, 995);
         assert_eq!(Quantiles::of(&meter.lag).p50, 5);
+        meter.deadline_us = 100;
+        for (now, intended) in [(150, 50), (151, 50), (200, 150)] {
+            meter.on_echo(Now(now), Now(intended), 0);
+        }
+        assert_eq!((meter.counts.measured_received, meter.counts.measured_in_time), (2, 1));
     }
 
     #[test]

@@ -124,6 +124,8 @@ pub struct WorkerReport {
     pub busy: Option<f64>,
     /// Share of the measured time it was ready to run but another task had the core.
     pub starved: Option<f64>,
+    /// Longest in the measured time that something had arrived at its sockets and was not taken in, in microseconds.
+    pub behind_max_us: u64,
     /// Datagrams sent, whole run.
     pub tx_datagrams: u64,
     /// Their payload bytes.

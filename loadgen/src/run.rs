@@ -298,6 +298,7 @@ fn worker_report(outcome: &Outcome) -> WorkerReport {
         sessions: outcome.sessions,
         busy: outcome.cpu.map(|cpu| share(cpu.running, outcome.measured)),
         starved: outcome.cpu.map(|cpu| share(cpu.waiting, outcome.measured)),
+        behind_max_us: outcome.meter.behind_us_max,
         tx_datagrams: io.tx_datagrams,
         tx_bytes: io.tx_bytes,
         rx_datagrams: io.rx_datagrams,
@@ -360,6 +361,13 @@ fn judge_generator(scenario: &Scenario, receive_buffer: usize, report: &mut Repo
                 worker.worker, worker.tx_full
             ));
         }
+        if worker.behind_max_us > BEHIND_LIMIT_US {
+            notes.push(format!(
+                "worker {} was up to {} behind what had arrived; its timeouts waited meanwhile, where a stock client's would have sent again",
+                worker.worker,
+                human(worker.behind_max_us)
+            ));
+        }
         if worker.tx_errors > 0 {
             notes.push(format!("worker {}: {} sends failed", worker.worker, worker.tx_errors));
         }
@@ -414,6 +422,9 @@ fn judge_generator(scenario: &Scenario, receive_buffer: usize, report: &mut Repo
 const TICK: Duration = Duration::from_millis(50);
 /// From here on a worker counts as saturated.
 const BUSY_LIMIT: f64 = 0.95;
+/// From here on it is told that a worker was behind: the smallest timeout of profile `game`, after which a stock client
+/// would have sent again.
+const BEHIND_LIMIT_US: u64 = 30_000;
 /// An open-loop schedule that is later than this for 1 % of its messages is not held.
 const LAG_LIMIT_US: u64 = 1000;
 

@@ -64,6 +64,9 @@ pub struct Traffic {
     pub size: usize,
     /// What the target's upstream does with them (default echo).
     pub upstream: Upstream,
+    /// How long after its time a message's echo is still worth something; what comes later does not count as in time (default
+    /// for ever).
+    pub deadline: Option<Duration>,
     /// Open loop: segments a session may have queued or in flight before further messages are not sent but counted as
     /// throttled (default 1024). Bounds this process's memory when the target is too slow.
     pub backlog_max: usize,
@@ -180,6 +183,7 @@ impl Scenario {
                 bystanders: None,
                 size: 64,
                 upstream: Upstream::Echo,
+                deadline: None,
                 backlog_max: BACKLOG_DEFAULT,
             },
             phases: Phases {

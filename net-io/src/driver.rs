@@ -182,6 +182,14 @@ pub trait Driver {
     /// The next datagram of this turn's batch.
     fn recv(&mut self) -> Option<Datagram<'_>>;
 
+    /// Whether datagrams may be waiting that had arrived when this turn read the clock. `false` is certain: all of them were
+    /// handed out. To be asked when the caller has stopped receiving.
+    fn has_backlog(&self) -> bool;
+
+    /// How many datagrams are waiting now, at most. What arrives later comes out after them: of one socket surely, of several
+    /// about so, for they take turns. A system call per socket: not for every turn.
+    fn backlog_max(&self) -> usize;
+
     /// Room for one datagram of up to `len_max` bytes. When the arena is full, what is queued is submitted first.
     ///
     /// # Panics

@@ -275,6 +275,14 @@ impl Driver for EpollDriver {
         })
     }
 
+    fn has_backlog(&self) -> bool {
+        self.inbox.has_more()
+    }
+
+    fn backlog_max(&self) -> usize {
+        self.sockets.waiting_max().saturating_add(self.inbox.filled - self.inbox.next)
+    }
+
     fn slot(&mut self, len_max: usize) -> &mut [u8] {
         if !self.outbox.has_room(len_max) {
             self.flush();

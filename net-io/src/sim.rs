@@ -213,6 +213,14 @@ impl Driver for SimDriver {
         None
     }
 
+    fn has_backlog(&self) -> bool {
+        self.backlog_max() > 0
+    }
+
+    fn backlog_max(&self) -> usize {
+        self.net.waiting(self.id)
+    }
+
     fn slot(&mut self, len_max: usize) -> &mut [u8] {
         if !self.outbox.has_room(len_max) {
             self.submit();

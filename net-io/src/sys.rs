@@ -64,9 +64,19 @@ pub(crate) fn option(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Resul
     check(result).map(|_| value)
 }
 
-/// How many datagrams the socket has dropped because its receive buffer was full. Wraps.
-pub(crate) fn drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
+/// What a socket's receive buffer holds and what it had no room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReceiveMemory {
+    /// Bytes of memory that waiting datagrams occupy, and some that the kernel has yet to notice are free.
+    pub(crate) used: u32,
+    /// Datagrams dropped. Wraps.
+    pub(crate) drops: u32,
+}
+
+/// The state of a socket's receive buffer.
+pub(crate) fn receive_memory(fd: BorrowedFd<'_>) -> io::Result<ReceiveMemory> {
     const FIELDS: usize = 9;
+    const USED: usize = libc::SK_MEMINFO_RMEM_ALLOC as usize;
     const DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
     let mut info = [0u32; FIELDS];
     let mut len = socklen::<[u32; FIELDS]>();
@@ -80,7 +90,7 @@ pub(crate) fn drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
             &raw mut len,
         )
     };
-    check(result).map(|_| info[DROPS])
+    check(result).map(|_| ReceiveMemory { used: info[USED], drops: info[DROPS] })
 }
 
 /// Attaches a classic BPF program to the SO_REUSEPORT group of a bound socket.

@@ -55,7 +55,7 @@ impl SocketTable {
             self.gso && sys::option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
         let segment_max = if trains { u16::MAX } else { 0 };
         // Where the kernel does not tell, sandboxes for instance, the counter stays zero.
-        let drops = sys::drops(socket.as_fd()).unwrap_or(0);
+        let drops = sys::receive_memory(socket.as_fd()).map_or(0, |memory| memory.drops);
         self.entries.push(Entry { socket, segment_max, segment_retry: Now(u64::MAX), drops });
         Ok(id)
     }
@@ -155,7 +155,8 @@ impl SocketTable {
             return;
         }
         for entry in self.entries.iter_mut().skip(self.drops_next).take(DROPS_PER_TURN) {
-            if let Ok(drops) = sys::drops(entry.socket.as_fd()) {
+            if let Ok(memory) = sys::receive_memory(entry.socket.as_fd()) {
+                let drops = memory.drops;
                 counters.rx_overflow += u64::from(drops.wrapping_sub(entry.drops));
                 entry.drops = drops;
             }
@@ -165,6 +166,15 @@ impl SocketTable {
             self.drops_next = 0;
             self.drops_due = Now(now.0 + DROPS_EVERY_US);
         }
+    }
+
+    /// How many datagrams wait in the sockets, at most. A system call per socket.
+    pub(crate) fn waiting_max(&self) -> usize {
+        let waiting = self.entries.iter().map(|entry| {
+            let memory = sys::receive_memory(entry.socket.as_fd());
+            memory.map_or(usize::MAX, |memory| memory.used.div_ceil(DATAGRAM_MEMORY) as usize)
+        });
+        waiting.fold(0, usize::saturating_add)
     }
 }
 
@@ -178,6 +188,9 @@ pub(crate) fn count_error(error: i32, datagrams: u8, counters: &mut Counters) {
 
 /// How long a segment size that the route refused is not tried again, in microseconds.
 const SEGMENT_RETRY_US: u64 = 1_000_000;
+/// What the shortest datagram occupies of a receive buffer at least, in bytes: two structures of the kernel's of almost 600, and
+/// its data with room before it. Over loopback it is 768.
+const DATAGRAM_MEMORY: u32 = 640;
 /// How often each socket's drops are read, in microseconds.
 const DROPS_EVERY_US: u64 = 100_000;
 /// Sockets whose drops one turn reads: 64 calls are about 10 us.

@@ -62,6 +62,7 @@ macro_rules! everywhere {
                 a_past_deadline_polls
                 a_wait_without_deadline_ends_with_a_datagram
                 an_unfinished_batch_does_not_block
+                a_backlog_is_known_until_it_is_gone
                 a_wake_before_the_wait_is_not_lost
                 many_wakes_count_as_one
                 an_idle_driver_sleeps

@@ -9,6 +9,8 @@ use super::stats::DropReason;
 pub(super) struct Admission {
     /// The gateway drains.
     pub(super) draining: bool,
+    /// The shard has more to do than it can, and serves those that are there.
+    pub(super) shedding: bool,
     /// Live sessions.
     pub(super) sessions: u32,
     /// Sessions allowed.
@@ -39,6 +41,9 @@ impl Admission {
         if self.draining {
             return Err(DropReason::Draining);
         }
+        if self.shedding {
+            return Err(DropReason::Overload);
+        }
         if self.sessions >= self.sessions_max {
             return Err(DropReason::SessionCap);
         }
@@ -67,7 +72,8 @@ mod tests {
 
     #[test]
     fn a_client_in_the_middle_of_its_session_is_a_stranger_not_a_liar() {
-        let admission = Admission { draining: false, sessions: 0, sessions_max: 1 };
+        let admission =
+            Admission { draining: false, shedding: false, sessions: 0, sessions_max: 1 };
         let decide = |cmd: u8, sn: u32, una: u32| {
             let mut segment = [7, 0, 0, 0, cmd, 0, 128, 0].to_vec();
             for field in [1, sn, una, 0] {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use kcp_core::wire::HEADER_LEN;
-use kcp_core::{Cx, FlushPolicy, Millis};
+use kcp_core::{Cx, FlushPolicy, Kcp, Millis};
 use net_io::{Destination, Driver, SocketId};
 
 use super::budget;
@@ -17,6 +17,8 @@ use crate::session::SessionId;
 /// What egress works on beside the driver.
 pub(super) struct Egress<'a, S> {
     pub(super) now: Millis,
+    /// All that arrived until then was taken in: what timed out later is not sent again yet.
+    pub(super) heard: Millis,
     pub(super) mailbox: &'a Mailbox<S>,
     pub(super) sessions: &'a mut Sessions,
     pub(super) locals: &'a Locals,
@@ -52,13 +54,13 @@ impl<S> Egress<'_, S> {
         };
         let mut cx = Cx { config, store };
         if session.held_until(self.now).is_none() {
-            match config.flush {
-                FlushPolicy::Turn => session.kcp.flush(&mut cx, self.now),
-                FlushPolicy::Interval => session.kcp.handle_timeout(&mut cx, self.now),
-            }
+            begin_flush(&mut session.kcp, &mut cx, self.now, self.heard);
             loop {
                 let slot = driver.slot(config.mtu as usize);
-                let Some(len) = session.kcp.poll_transmit(&mut cx, self.now, slot) else { break };
+                let kcp = &mut session.kcp;
+                let Some(len) = kcp.poll_transmit_heard(&mut cx, self.now, self.heard, slot) else {
+                    break;
+                };
                 if session.credit.spend_on_data(len) {
                     driver.queue(len, &to);
                 } else {
@@ -99,4 +101,16 @@ impl<S> Egress<'_, S> {
             self.sessions.arm(id.index, policy, self.now);
         }
     }
+}
+
+/// While the shard is behind, its timers wait. If that is for longer than the interval, what was touched is flushed whatever the
+/// interval says: acknowledgements must not wait with them.
+fn begin_flush(kcp: &mut Kcp, cx: &mut Cx<'_>, now: Millis, heard: Millis) {
+    if cx.config.flush == FlushPolicy::Interval {
+        kcp.handle_timeout(cx, now);
+        if now.since(heard).cast_unsigned() < cx.config.interval {
+            return;
+        }
+    }
+    kcp.flush(cx, now);
 }

@@ -24,6 +24,8 @@ pub(super) type Origin = (SocketId, SocketAddr, Option<IpAddr>);
 /// What one batch works on: the shard without its driver, which lends the datagrams.
 pub(super) struct Ingress<'a, S> {
     pub(super) now: Millis,
+    /// New sessions are turned away.
+    pub(super) shedding: bool,
     pub(super) index: u32,
     pub(super) steering: &'a [Option<Steering>],
     pub(super) mailbox: &'a Mailbox<S>,
@@ -120,6 +122,7 @@ impl<S> Ingress<'_, S> {
         let config = &self.mailbox.policy.listeners[usize::from(socket.0)];
         let admission = Admission {
             draining: self.mailbox.draining,
+            shedding: self.shedding,
             sessions: self.sessions.table.len(),
             sessions_max: self.mailbox.policy.sessions_max,
         };

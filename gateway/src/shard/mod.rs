@@ -8,6 +8,7 @@ mod budget;
 mod challenge;
 mod egress;
 mod handoff;
+mod hearing;
 mod ingress;
 mod locals;
 mod mailbox;
@@ -34,6 +35,7 @@ use backend_stats::SharedBackendStats;
 use challenge::Challenger;
 use egress::Egress;
 pub use handoff::Handoff;
+use hearing::Hearing;
 use ingress::Ingress;
 use locals::Locals;
 use mailbox::Mailbox;
@@ -130,6 +132,7 @@ pub struct Shard<D: Driver> {
     stats: Stats,
     shared: SharedStats,
     pace: Pace,
+    hearing: Hearing,
 }
 
 impl<D: Driver> Shard<D> {
@@ -166,6 +169,7 @@ impl<D: Driver> Shard<D> {
             stats,
             shared: setup.stats,
             pace: Pace::default(),
+            hearing: Hearing::new(now),
         })
     }
 
@@ -212,7 +216,9 @@ impl<D: Driver> Shard<D> {
         }
         let now = self.driver.now();
         let upstream = self.outlet.next_deadline(now, &self.sessions);
-        let all = [self.sessions.next_deadline(millis(now)), upstream];
+        let slow_ms = self.hearing.slow_ms(millis(now));
+        let timers = self.sessions.next_deadline(millis(now)).map(|at| at.add(slow_ms));
+        let all = [timers, upstream, self.hearing.next_deadline()];
         let due = all.into_iter().flatten().reduce(Millis::earliest)?;
         let wait_ms = u64::try_from(due.since(millis(now))).unwrap_or(0);
         Some(Now((now.as_millis() + wait_ms) * 1000))
@@ -251,6 +257,7 @@ impl<D: Driver> Shard<D> {
         };
         let mut ingress = Ingress {
             now,
+            shedding: self.hearing.sheds(now),
             index: self.index,
             steering: &self.steering,
             mailbox: &self.mailbox,
@@ -284,7 +291,15 @@ impl<D: Driver> Shard<D> {
             taken += 1;
         }
         self.handoff.wake_owners();
-        strays < budget::STRAYS && taken < budget::DATAGRAMS
+        let (strays_finished, finished) = (strays < budget::STRAYS, taken < budget::DATAGRAMS);
+        if strays_finished && finished && !self.driver.has_backlog() {
+            self.hearing.all(now);
+        } else {
+            // Only a turn that has taken all strays in gets further with the rest.
+            let taken = if strays_finished { taken } else { 0 };
+            self.hearing.not_all(now, taken, || self.driver.backlog_max());
+        }
+        strays_finished && finished
     }
 
     fn returns(&mut self, now: Millis) -> bool {
@@ -324,13 +339,15 @@ impl<D: Driver> Shard<D> {
         Some((upstreams, &mut self.driver, floor))
     }
 
+    /// Timers run on the clock of what was heard.
     fn expire(&mut self, now: Millis) -> bool {
-        self.sessions.expire(now, &self.mailbox.policy, &mut self.stats)
+        self.sessions.expire(self.hearing.heard(now), &self.mailbox.policy, &mut self.stats)
     }
 
     fn egress(&mut self, now: Millis) -> bool {
         let mut egress = Egress {
             now,
+            heard: self.hearing.heard(now),
             mailbox: &self.mailbox,
             sessions: &mut self.sessions,
             locals: &self.locals,
@@ -344,14 +361,17 @@ impl<D: Driver> Shard<D> {
     fn begin(&mut self, now: Now) -> Millis {
         if let Some(us) = self.pace.begin(now) {
             self.stats.observe(Histogram::BusyTurn, us);
+            self.hearing.turn_took(us, millis(now));
         }
         millis(now)
     }
 
     fn publish(&mut self, began: Now, finished: bool) {
-        let stats = &mut self.stats;
+        let (stats, now) = (&mut self.stats, millis(began));
         stats.add(Stat::Turns, 1);
         stats.add(Stat::TurnsOverBudget, u64::from(!finished));
+        stats.set(Stat::Shedding, self.hearing.sheds(now).into());
+        stats.set(Stat::BehindMs, self.hearing.behind_ms(now).into());
         stats.set(Stat::Sessions, u64::from(self.sessions.players()));
         stats.set(Stat::Tombstones, self.sessions.tombstones.len() as u64);
         stats.store(&self.sessions.store);

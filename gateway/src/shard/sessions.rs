@@ -209,7 +209,8 @@ impl Sessions {
         self.trim.run(now, &mut self.store);
     }
 
-    /// Expires timers: a session idle for too long ends, another becomes dirty. Tells whether the budget was enough.
+    /// Expires timers: a session idle for too long ends, another becomes dirty. Tells whether the budget was enough. `now` is the
+    /// time until which everything that arrived was taken in.
     pub(super) fn expire(&mut self, now: Millis, policy: &Policy, stats: &mut Stats) -> bool {
         self.tombstones.expire(now, budget::TOMBSTONES);
         for _ in 0..budget::TIMERS {

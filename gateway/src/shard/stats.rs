@@ -63,6 +63,8 @@ closed_enum! {
         SessionCap => "session_cap",
         /// The gateway drains.
         Draining => "draining",
+        /// The shard is overloaded, and this would be a new session.
+        Overload => "overload",
         /// Another shard's, and that shard's handoff queue is full.
         HandoffFull => "handoff_full",
         /// An empty message.
@@ -153,6 +155,10 @@ closed_enum! {
         Turns => "turns",
         /// Turns that ended with work left over by a budget.
         TurnsOverBudget => "turns_over_budget",
+        /// Gauge: 1 while new sessions are turned away because of overload.
+        Shedding => "shedding",
+        /// Gauge: milliseconds since everything that had arrived was taken in.
+        BehindMs => "behind_ms",
         /// Timers that expired.
         TimersExpired => "timers_expired",
         /// Gauge: bytes the store keeps for reuse.

@@ -220,6 +220,16 @@ impl World {
         }
     }
 
+    /// For `ms` milliseconds somebody else has the shards' cores; everybody else goes on.
+    pub(crate) fn starve(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.net.elapse(1_000);
+            for client in self.clients.iter_mut().filter(|client| client.driver.is_due()) {
+                client.turn();
+            }
+        }
+    }
+
     pub(crate) fn all_answered(&self) -> bool {
         self.clients.iter().all(|client| client.calls.iter().all(Call::is_complete))
     }

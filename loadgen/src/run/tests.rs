@@ -18,6 +18,7 @@ fn sound() -> Report {
         sessions: 10,
         busy: Some(0.5),
         starved: Some(0.1),
+        behind_max_us: 0,
         tx_datagrams: 1,
         tx_bytes: 1,
         rx_datagrams: 1,

@@ -188,6 +188,13 @@ impl SimNet {
         Now(inner.now_us)
     }
 
+    /// Moves the clock by `us` microseconds and delivers what arrives, whoever is due: nobody who is has a processor meanwhile.
+    pub fn elapse(&self, us: u64) {
+        let mut inner = self.inner.borrow_mut();
+        let at_us = inner.now_us + us;
+        inner.move_clock(at_us);
+    }
+
     pub(super) fn add_driver(&self, waker: Waker) -> DriverId {
         let mut inner = self.inner.borrow_mut();
         let deadline_us = Some(inner.now_us);
@@ -271,6 +278,13 @@ impl SimNet {
         if let Some(state) = self.inner.borrow_mut().driver_mut(driver) {
             state.has_output = true;
         }
+    }
+
+    /// Datagrams that wait in a driver's sockets.
+    pub(super) fn waiting(&self, driver: DriverId) -> usize {
+        let inner = self.inner.borrow();
+        let ready = inner.driver(driver).into_iter().flat_map(|state| &state.ready);
+        ready.filter_map(|&socket| inner.socket(socket)).map(|state| state.queue.len()).sum()
     }
 
     /// Datagrams that found a driver's receive buffers full.

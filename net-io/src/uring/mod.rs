@@ -427,6 +427,14 @@ impl Driver for UringDriver {
         Some(Datagram { socket, peer: parsed.peer, local, payload })
     }
 
+    fn has_backlog(&self) -> bool {
+        !self.inbox.batch.is_empty() || !self.arming.sockets.is_empty() || self.ring.has_more_work()
+    }
+
+    fn backlog_max(&self) -> usize {
+        self.sockets.waiting_max().saturating_add(self.inbox.batch.len())
+    }
+
     fn slot(&mut self, len_max: usize) -> &mut [u8] {
         if !self.outbox.has_room(len_max) {
             self.flush();

@@ -94,6 +94,8 @@ pub(super) struct Ring {
     memory: ManuallyDrop<Memory>,
     /// An enter failed with entries still in the queue that point to memory no longer ours: no enter may follow.
     dead: bool,
+    /// See [`Ring::has_more_work`].
+    more_work: bool,
     pub(super) enters: u64,
 }
 
@@ -137,6 +139,7 @@ impl Ring {
         let io = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .setup_submit_all()
             .setup_clamp()
             .setup_cqsize(sizes.completions)
@@ -150,7 +153,7 @@ impl Ring {
         };
         memory.write_headers();
         let (memory, io) = (ManuallyDrop::new(memory), ManuallyDrop::new(io));
-        let mut ring = Self { io, memory, dead: false, enters: 0 };
+        let mut ring = Self { io, memory, dead: false, more_work: false, enters: 0 };
         ring.offer_buffers(Group::Datagrams, sizes.buffers)?;
         Ok(ring)
     }
@@ -263,6 +266,12 @@ impl Ring {
         self.io.submission().cq_overflow()
     }
 
+    /// The kernel had more to do for this ring when the last enter returned: one enter posts 32 datagrams of a socket, or as
+    /// many as it waits for, and leaves the others to the next.
+    pub(super) const fn has_more_work(&self) -> bool {
+        self.more_work
+    }
+
     /// The next completion that the last enter brought.
     pub(super) fn next(&mut self) -> Option<Completion> {
         loop {
@@ -360,7 +369,10 @@ impl Ring {
                 break;
             }
             self.enters += 1;
-            match self.enter_once(wait) {
+            let result = self.enter_once(wait);
+            // Now and not later: what arrives from here on is no backlog of this turn.
+            self.more_work = self.io.submission().taskrun();
+            match result {
                 Ok(()) => {}
                 Err(error) => match error.raw_os_error() {
                     // The time is over; a signal came; the completion queue or memory is short for now.

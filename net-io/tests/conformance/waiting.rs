@@ -58,6 +58,47 @@ pub(crate) fn an_unfinished_batch_does_not_block<B: Bed>(bed: &mut B) {
     assert!(server.driver.now() >= deadline, "nothing was left, and yet it did not wait");
 }
 
+/// Whoever takes all that came is told so by the turn that hands out the last datagram, or by the next; until then there may
+/// be more, wherever it waits: in the batch, for a buffer, in the socket.
+pub(crate) fn a_backlog_is_known_until_it_is_gone<B: Bed>(bed: &mut B) {
+    const COUNT: usize = 300;
+    for (buffers, batch_max, want) in
+        [(1024, 1024, 32), (1024, 1024, 1), (16, 1024, 32), (1024, 7, 32)]
+    {
+        let config = DriverConfig { buffers, batch_max, want, ..DriverConfig::default() };
+        let mut server = bed.end("127.0.0.1:0", &config);
+        let mut client = bed.end("127.0.0.1:0", &DriverConfig::default());
+        server.poll();
+        assert!(!server.driver.has_backlog(), "nothing has come");
+        for _ in 0..COUNT {
+            client.queue(b"waits", server.addr);
+        }
+        client.poll();
+        let mut heard = 0;
+        while heard < COUNT {
+            let came = server.poll().len();
+            heard += came;
+            assert!(came > 0, "{heard} of {COUNT}, and then none");
+            assert!(
+                server.driver.has_backlog() || heard == COUNT,
+                "{heard} of {COUNT} are not all"
+            );
+            let most = server.driver.backlog_max();
+            assert!(most >= COUNT - heard, "{heard} of {COUNT}, and {most} more at most");
+        }
+        server.poll();
+        assert!(!server.driver.has_backlog(), "all have come");
+        assert_eq!(server.driver.backlog_max(), 0);
+        // One that the caller leaves is backlog too.
+        client.queue(b"left", server.addr);
+        client.queue(b"left", server.addr);
+        client.poll();
+        let limit = Now(server.driver.now().0 + PATIENCE_US);
+        server.driver.submit_and_wait(Some(limit)).unwrap();
+        assert!(server.driver.recv().is_some() && server.driver.has_backlog());
+    }
+}
+
 pub(crate) fn a_wake_before_the_wait_is_not_lost<B: Bed>(bed: &mut B) {
     let mut end = bed.end("127.0.0.1:0", &DriverConfig::default());
     let waker = end.driver.waker();
