@@ -2,6 +2,7 @@
 //! what they published when somebody scrapes, at a cost that does not depend on the number of sessions.
 
 mod backends;
+mod nats;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -386,6 +387,9 @@ impl Collector for GatewayCollector {
             let numbers = |id| self.plane.numbers(id);
             backends::collect(&directory.registry(), &numbers, &mut families);
         }
+        if let Some(stats) = self.plane.nats() {
+            nats::collect(stats, &mut families);
+        }
         families.into_vec()
     }
 }
@@ -608,7 +612,12 @@ mod tests {
     #[test]
     fn series_of_one_name_agree_and_none_lacks_its_label() {
         let mut by_name = BTreeMap::<_, Vec<Def>>::new();
-        for def in series().into_iter().map(|(def, _)| def).chain(globals()).chain(backends::all())
+        for def in series()
+            .into_iter()
+            .map(|(def, _)| def)
+            .chain(globals())
+            .chain(backends::all())
+            .chain(nats::all())
         {
             by_name.entry(def.name).or_default().push(def);
         }
@@ -642,7 +651,12 @@ mod tests {
     /// The rules of `promtool check metrics` that names and help texts can break.
     #[test]
     fn names_follow_the_conventions() {
-        for def in series().into_iter().map(|(def, _)| def).chain(globals()).chain(backends::all())
+        for def in series()
+            .into_iter()
+            .map(|(def, _)| def)
+            .chain(globals())
+            .chain(backends::all())
+            .chain(nats::all())
         {
             let name = def.name;
             assert!(name.starts_with("kcp_gateway_"), "{name}");

@@ -143,6 +143,8 @@ pub enum Tie {
         /// The stream's slot on that link.
         slot: u32,
     },
+    /// Subjects of its own, of which NATS has been told.
+    Nats,
     /// The backend has closed; the session ends when its client has received everything, or at this time.
     Leaving {
         /// The end of the time.
@@ -153,12 +155,12 @@ pub enum Tie {
 }
 
 impl Tie {
-    /// A backend is to hear of the session's end.
+    /// Whoever looks after backends is to hear of the session's end.
     #[must_use]
     pub const fn is_bound(self) -> bool {
         match self {
-            Self::Tcp(_) | Self::Yamux { .. } => true,
-            Self::Free | Self::Waiting | Self::Leaving { .. } => false,
+            Self::Tcp(_) | Self::Yamux { .. } | Self::Nats | Self::Leaving { .. } => true,
+            Self::Free | Self::Waiting => false,
         }
     }
 }

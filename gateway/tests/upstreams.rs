@@ -18,7 +18,8 @@ fn serve(kind: Kind, listen: Listen) -> Server {
     let behaviour = Behaviour::Echo;
     let (threads, socket_buffer, seed) = (1, None, 7);
     let listen = vec![listen];
-    Server::start(&Serve { kind, listen, dialect, behaviour, threads, socket_buffer, seed })
+    let nats = String::new();
+    Server::start(&Serve { kind, listen, nats, dialect, behaviour, threads, socket_buffer, seed })
         .unwrap()
 }
 

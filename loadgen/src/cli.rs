@@ -37,7 +37,7 @@ pub enum Command {
     Demo(DemoArgs),
     /// A bad network: forwards the datagrams of any UDP clients to a server, and loses, delays, reorders some
     Impair(ImpairArgs),
-    /// A backend to test gateways with: `tcp` or `yamux`, well-behaved or not
+    /// A backend to test gateways with: `tcp`, `yamux` or `nats`, well-behaved or not
     Serve(Box<ServeArgs>),
 }
 

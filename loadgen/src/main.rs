@@ -16,7 +16,7 @@ use kcp_loadgen::cli::serve::ServeArgs;
 use kcp_loadgen::cli::{Cli, Command, DemoArgs, ImpairArgs, OutputArgs, RunArgs, UsageError};
 use kcp_loadgen::demo::demo;
 use kcp_loadgen::impair::Proxy;
-use kcp_loadgen::serve::Server;
+use kcp_loadgen::serve::{Kind, Server};
 use kcp_loadgen::{Report, host, run_with};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -83,6 +83,9 @@ fn serve(args: &ServeArgs) -> Result<ExitCode> {
     let stop = stop_on_signal()?;
     let server = Server::start(&config)?;
     let mut out = io::stdout().lock();
+    if config.kind == Kind::Nats {
+        writeln!(out, "subscribed at {}, seed {}", config.nats, config.seed)?;
+    }
     for listen in server.listening() {
         writeln!(out, "listening on {listen}, seed {}, {files} open files at most", config.seed)?;
     }

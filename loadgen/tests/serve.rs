@@ -242,6 +242,7 @@ fn serve(behaviour: Behaviour, framing: Framing) -> Serve {
     Serve {
         kind: Kind::Tcp,
         listen: vec![Listen::Inet("127.0.0.1:0".parse().unwrap())],
+        nats: String::new(),
         dialect: Dialect { framing, proxy: true, message_max: 100_000 },
         behaviour,
         threads: 2,

@@ -130,6 +130,7 @@ fn serve(listen: Listen, behaviour: Behaviour) -> Serve {
     Serve {
         kind: Kind::Yamux,
         listen: vec![listen],
+        nats: String::new(),
         dialect: Dialect { framing: Framing::U16Be, proxy: true, message_max: 10_000 },
         behaviour,
         threads: 2,

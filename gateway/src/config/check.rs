@@ -273,7 +273,7 @@ fn relations(config: &Config, bad: &mut impl FnMut(&str, Problem)) {
         let limit = config.io.datagram_max;
         value(&key, mtu.to_string(), format!("at most io.datagram_max, which is {limit}"));
     }
-    if let (UpstreamUrl::Backend(url), false) =
+    if let (url @ (UpstreamUrl::Backend(_) | UpstreamUrl::Nats(_)), false) =
         (&config.upstream.url, config.upstream.backends.is_empty())
     {
         let wanted = "this url or [[upstream.backend]] blocks, not both";

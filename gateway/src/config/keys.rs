@@ -133,6 +133,8 @@ fn upstream(upstream: &mut Upstream, v: &mut impl Visit) {
     v.key("upstream.discovery_file", Live, &mut upstream.discovery_file, &());
     let pause = Count(50, 3_600_000, "milliseconds");
     v.key("upstream.discovery_interval_ms", Live, &mut upstream.discovery_interval_ms, &pause);
+    v.key("upstream.nats_gateway", Restart, &mut upstream.nats_gateway, &());
+    v.key("upstream.nats_credentials", Restart, &mut upstream.nats_credentials, &());
     let Upstream { backends: all, each, .. } = upstream;
     backends("upstream.backend", all, each, v);
 }

@@ -27,8 +27,10 @@ pub use error::{ConfigError, ConfigErrors, Place, Problem};
 pub use keys::Reload;
 pub use layers::Flag;
 pub(crate) use render::Setting;
-pub use upstream::{Backend, BackendSettings, Check, Resolver, SINGLE, Sources, Upstream};
-pub use url::{BackendUrl, Carrier, Target, UpstreamUrl};
+pub use upstream::{
+    Backend, BackendSettings, Check, GatewayId, Resolver, SINGLE, Sources, Upstream,
+};
+pub use url::{BackendUrl, Carrier, NatsUrl, Target, UpstreamUrl};
 
 /// Everything an operator can set.
 #[derive(Clone, Debug, PartialEq)]

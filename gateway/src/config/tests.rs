@@ -306,7 +306,7 @@ fn wrong_values_say_what_to_write() {
         ("[io]\nbuffers = 1000\n", "2:11: `io.buffers` is 1000; write a power of two, like 1024"),
         (
             "[upstream]\nurl = \"tcp://a\"\n",
-            "2:7: `upstream.url` is \"tcp://a\"; write \"echo\", \"tcp://HOST:PORT\", \"yamux://HOST:PORT\", \"yamux+unix:///PATH\", \"tcp+srv://NAME\" or \"yamux+srv://NAME\"; up to 64 places with commas between",
+            "2:7: `upstream.url` is \"tcp://a\"; write \"echo\", \"nats://HOST:PORT\", \"nats+tls://HOST:PORT\", \"tcp://HOST:PORT\", \"yamux://HOST:PORT\", \"yamux+unix:///PATH\", \"tcp+srv://NAME\" or \"yamux+srv://NAME\"; up to 64 places with commas between",
         ),
         (
             "[upstream]\nframing = \"u8\"\n",

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::url::{BackendUrl, UpstreamUrl};
+use super::url::{BackendUrl, NatsUrl, UpstreamUrl};
 use crate::upstream::backend::{BACKENDS_MAX, OnLoss, OnOverflow};
 use crate::upstream::framing::Framing;
 use crate::upstream::health::{CheckConfig, HealthConfig};
+use crate::upstream::nats::subject::is_id;
 use crate::upstream::route::Policy;
 
 /// Where messages go.
@@ -16,8 +17,9 @@ pub struct Upstream {
     /// to its sender; `tcp://HOST:PORT` is a connection per session; `yamux://HOST:PORT` and `yamux+unix:///PATH` are a stream
     /// per session over a few connections per shard. HOST is an IPv4 address, an IPv6 address in brackets or a name; all of
     /// a name's A and AAAA records count. `tcp+srv://NAME` and `yamux+srv://NAME` take hosts, ports and weights from SRV
-    /// records. `HOST:PORT,HOST:PORT` is several at once. Each address is watched and chosen for itself. Default `echo`.
-    /// Reloadable, but between `echo` and backends.
+    /// records. `HOST:PORT,HOST:PORT` is several at once. Each address is watched and chosen for itself. `nats://HOST:PORT`
+    /// and `nats+tls://HOST:PORT` are subjects of a session's own at a NATS server or cluster. Default `echo`.
+    /// Reloadable, but not between `echo`, backends and NATS, and not from one NATS to another.
     pub url: UpstreamUrl,
     /// `[[upstream.backend]]`: the backends, where there are several. Default: none. Range: 0 to 64; 64 addresses of all
     /// backends together count, those that only finish their last sessions included. Reloadable: one that
@@ -35,13 +37,14 @@ pub struct Upstream {
     pub on_loss: OnLoss,
     /// `overflow`: what happens to a session whose client takes less than its backend sends. `pause`: the backend waits.
     /// `disconnect`: it ends, counted. Whatever this says, yamux sessions that hold most of `pool_bytes_max` end when nine
-    /// tenths of it wait. Default `pause`. Reloadable.
+    /// tenths of it wait. At NATS nobody can be made to wait: there `pause` drops the message, counted. Default `pause`. Reloadable,
+    /// but with NATS.
     pub overflow: OnOverflow,
     /// `wait_ms`: how long a session may wait for a usable backend, or for a connection to be begun, before it ends, in
     /// milliseconds; its messages wait unread. Default 5000. Range 0 to 600000. Reloadable.
     pub wait_ms: u32,
     /// `deliver_ms`: how long a session that its backend has ended may live on until its client has received everything, in
-    /// milliseconds. Default 10000. Range 0 to 600000. Reloadable.
+    /// milliseconds. Default 10000. Range 0 to 600000. Reloadable, but with NATS.
     pub deliver_ms: u32,
     /// `pool_bytes_max`: bytes that may wait between backends and sessions in one shard. Default 67108864. Range 1048576 to
     /// 68719476736. Costs what waits, up to this, for each shard. Restart.
@@ -62,6 +65,35 @@ pub struct Upstream {
     /// `discovery_interval_ms`: how often that file is looked at, in milliseconds. Default 2000. Range 50 to 3600000.
     /// Reloadable.
     pub discovery_interval_ms: u32,
+    /// `nats_gateway`: what this gateway is called in the subjects of its sessions at NATS: 1 to 64 letters, digits, `_` and `-`,
+    /// but not `all`, and no two gateways of a fleet alike. `auto` is the host's name, other characters as `-`. Default `auto`.
+    /// Restart.
+    pub nats_gateway: GatewayId,
+    /// `nats_credentials`: a credentials file for NATS, as `nsc` writes it, or `off`. Default `off`. Restart.
+    pub nats_credentials: Option<PathBuf>,
+}
+
+/// A gateway's id in the fleet; `None` is the host's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GatewayId(pub Option<String>);
+
+impl GatewayId {
+    /// The id.
+    #[must_use]
+    pub fn resolve(&self) -> String {
+        let host = || {
+            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+            let name: String = name.chars().map(plain).take(64).collect();
+            if is_gateway_id(&name) { name } else { "gateway".to_owned() }
+        };
+        self.0.clone().unwrap_or_else(host)
+    }
+}
+
+/// Whether a gateway may be called so.
+pub(super) fn is_gateway_id(id: &str) -> bool {
+    is_id(id) && id != "all"
 }
 
 /// One of several backends.
@@ -174,6 +206,8 @@ impl Default for Upstream {
             resolve_interval_ms: 10_000,
             discovery_file: None,
             discovery_interval_ms: 2000,
+            nats_gateway: GatewayId(None),
+            nats_credentials: None,
         }
     }
 }
@@ -203,7 +237,7 @@ impl Default for BackendSettings {
 }
 
 impl Upstream {
-    /// Whether messages go to backends. Which of the two it is cannot change while the gateway runs.
+    /// Whether messages go to backends. Which it is cannot change while the gateway runs.
     #[must_use]
     pub const fn has_backends(&self) -> bool {
         matches!(self.url, UpstreamUrl::Backend(_))
@@ -211,11 +245,20 @@ impl Upstream {
             || self.discovery_file.is_some()
     }
 
+    /// The NATS that messages go to, if they do.
+    #[must_use]
+    pub const fn nats(&self) -> Option<&NatsUrl> {
+        match &self.url {
+            UpstreamUrl::Nats(url) => Some(url),
+            UpstreamUrl::Echo | UpstreamUrl::Backend(_) => None,
+        }
+    }
+
     /// The configured backends, the one of `url` under the name `upstream`.
     #[must_use]
     pub fn named(&self) -> Vec<Backend> {
         let single = match &self.url {
-            UpstreamUrl::Echo => None,
+            UpstreamUrl::Echo | UpstreamUrl::Nats(_) => None,
             UpstreamUrl::Backend(url) => {
                 Some(Backend { name: SINGLE.into(), url: url.clone(), weight: 1, settings: None })
             }

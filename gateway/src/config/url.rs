@@ -11,6 +11,8 @@ pub enum UpstreamUrl {
     Echo,
     /// To one backend.
     Backend(BackendUrl),
+    /// To subjects of a messaging engine.
+    Nats(NatsUrl),
 }
 
 /// How a backend's sessions are carried.
@@ -28,6 +30,15 @@ pub struct BackendUrl {
     /// How its sessions are carried.
     pub carrier: Carrier,
     /// Where it is; never empty. Names and SRV records may stand for several addresses.
+    pub targets: Vec<Target>,
+}
+
+/// Where a NATS cluster is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsUrl {
+    /// Encrypted.
+    pub tls: bool,
+    /// Its servers; never empty. The others of the cluster are learned from the first that answers.
     pub targets: Vec<Target>,
 }
 
@@ -64,7 +75,10 @@ impl UpstreamUrl {
     /// The URL `text`, or `None` when it is none.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        if text == "echo" { Some(Self::Echo) } else { BackendUrl::parse(text).map(Self::Backend) }
+        if text == "echo" {
+            return Some(Self::Echo);
+        }
+        NatsUrl::parse(text).map(Self::Nats).or_else(|| BackendUrl::parse(text).map(Self::Backend))
     }
 }
 
@@ -73,10 +87,7 @@ impl BackendUrl {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
-        let each = |target: fn(&str) -> Option<Target>| {
-            let targets: Option<Vec<_>> = rest.split(',').map(target).collect();
-            targets.filter(|targets| targets.len() <= TARGETS_MAX)
-        };
+        let each = |target| each(rest, target);
         let (carrier, targets) = match scheme {
             "tcp" => (Carrier::Tcp, each(host_port)?),
             "yamux" => (Carrier::Yamux, each(host_port)?),
@@ -87,6 +98,32 @@ impl BackendUrl {
         };
         Some(Self { carrier, targets })
     }
+}
+
+impl NatsUrl {
+    /// The URL `text`, or `None` when it is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (scheme, rest) = text.split_once("://")?;
+        let tls = match scheme {
+            "nats" => false,
+            "nats+tls" => true,
+            _ => return None,
+        };
+        Some(Self { tls, targets: each(rest, host_port)? })
+    }
+
+    /// As its client writes each server.
+    #[must_use]
+    pub fn servers(&self) -> Vec<String> {
+        let scheme = if self.tls { "tls" } else { "nats" };
+        self.targets.iter().map(|target| format!("{scheme}://{target}")).collect()
+    }
+}
+
+fn each(list: &str, target: fn(&str) -> Option<Target>) -> Option<Vec<Target>> {
+    let targets: Option<Vec<_>> = list.split(',').map(target).collect();
+    targets.filter(|targets| targets.len() <= TARGETS_MAX)
 }
 
 fn host_port(text: &str) -> Option<Target> {
@@ -127,8 +164,19 @@ impl fmt::Display for UpstreamUrl {
         match self {
             Self::Echo => f.write_str("echo"),
             Self::Backend(url) => url.fmt(f),
+            Self::Nats(NatsUrl { tls, targets }) => {
+                f.write_str(if *tls { "nats+tls://" } else { "nats://" })?;
+                list(targets, f)
+            }
         }
     }
+}
+
+fn list(targets: &[Target], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (i, target) in targets.iter().enumerate() {
+        write!(f, "{}{target}", if i > 0 { "," } else { "" })?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for BackendUrl {
@@ -139,10 +187,7 @@ impl fmt::Display for BackendUrl {
             Some(Target::Addr(_) | Target::Host { .. }) | None => "",
         };
         write!(f, "{}{suffix}://", self.carrier.label())?;
-        for (i, target) in self.targets.iter().enumerate() {
-            write!(f, "{}{target}", if i > 0 { "," } else { "" })?;
-        }
-        Ok(())
+        list(&self.targets, f)
     }
 }
 
@@ -174,6 +219,8 @@ mod tests {
             "yamux+unix:///run/game.sock",
             "tcp+srv://_kcp._tcp.game.example",
             "yamux+srv://a,b",
+            "nats://127.0.0.1:4222,[::1]:4222",
+            "nats+tls://nats.example:4222",
         ] {
             assert_eq!(UpstreamUrl::parse(text).unwrap().to_string(), text);
         }
@@ -206,6 +253,9 @@ mod tests {
             "tcp://a..b:1",
             "tcp://::1:1",
             "udp://a:1",
+            "nats://",
+            "nats://user:secret@a:1",
+            "nats+srv://a",
             "tcp://a:1/path",
             "tcp+srv://a:1",
             "yamux+unix://run/x",

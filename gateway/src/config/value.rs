@@ -8,8 +8,10 @@ use net_io::IoChoice;
 use serde_json::Value as Json;
 
 use super::layers::Raw;
+use super::upstream::is_gateway_id;
 use super::{
-    Auto, BackendUrl, Check, LogFormat, LogLevel, Profile, Resolver, Sources, Steer, UpstreamUrl,
+    Auto, BackendUrl, Check, GatewayId, LogFormat, LogLevel, Profile, Resolver, Sources, Steer,
+    UpstreamUrl,
 };
 use crate::upstream::backend::{OnLoss, OnOverflow};
 use crate::upstream::framing::Framing;
@@ -166,7 +168,10 @@ impl Value for UpstreamUrl {
         true
     }
     fn wanted((): &()) -> String {
-        format!("\"echo\", {}", BackendUrl::wanted(&()))
+        format!(
+            "\"echo\", \"nats://HOST:PORT\", \"nats+tls://HOST:PORT\", {}",
+            BackendUrl::wanted(&())
+        )
     }
     fn show(&self) -> Json {
         self.to_string().into()
@@ -176,6 +181,24 @@ impl Value for UpstreamUrl {
 #[cfg(test)]
 pub(super) fn backend_url_wanted() -> String {
     BackendUrl::wanted(&())
+}
+
+impl Value for GatewayId {
+    type Allowed = ();
+
+    fn read(raw: &Raw) -> Option<Self> {
+        let text = raw.word()?.trim();
+        Some(Self((text != "auto").then(|| text.to_owned())))
+    }
+    fn within(&self, (): &()) -> bool {
+        self.0.as_deref().is_none_or(is_gateway_id)
+    }
+    fn wanted((): &()) -> String {
+        "1 to 64 letters, digits, `_` and `-`, but not `all`; or \"auto\"".into()
+    }
+    fn show(&self) -> Json {
+        self.0.as_deref().unwrap_or("auto").into()
+    }
 }
 
 impl Value for BackendUrl {

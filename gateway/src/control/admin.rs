@@ -337,4 +337,4 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const HEADER_BYTES_MAX: usize = 16 << 10;
 const BODY_BYTES_MAX: usize = 64 << 10;
-const NO_BACKENDS: &str = "this gateway has no backends: its upstream is echo";
+const NO_BACKENDS: &str = "this gateway has no backends: its upstream is echo or NATS";

@@ -4,6 +4,7 @@ pub(crate) mod admin;
 pub(crate) mod backends;
 pub mod command;
 pub mod health;
+pub mod nats;
 pub(crate) mod notify;
 pub mod plane;
 pub mod prober;

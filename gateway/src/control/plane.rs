@@ -19,6 +19,7 @@ use crate::shard::stats::{DropReason, EndReason, SharedStats, Stat, Stats};
 use crate::sizing::Sizes;
 use crate::supervisor::life::{Life, Lifecycle};
 use crate::upstream::backend::BackendId;
+use crate::upstream::nats::stats::NatsStats;
 
 /// The control plane's view of a running gateway.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub(crate) struct Plane {
     pub(crate) probes: Probes,
     shards: Vec<ShardLink>,
     backends: Option<Arc<Directory>>,
+    nats: Option<Arc<NatsStats>>,
     current: Mutex<Current>,
 }
 
@@ -140,6 +142,7 @@ impl Plane {
         reloadable: Option<Reloadable>,
         shards: Vec<ShardLink>,
         backends: Option<Arc<Directory>>,
+        nats: Option<Arc<NatsStats>>,
         config: Config,
         sizes: Sizes,
     ) -> Self {
@@ -161,6 +164,7 @@ impl Plane {
             probes,
             shards,
             backends,
+            nats,
             current,
         }
     }
@@ -178,6 +182,11 @@ impl Plane {
         self.backends.as_deref()
     }
 
+    /// The connection to NATS, if there is to be one.
+    pub(crate) fn nats(&self) -> Option<&NatsStats> {
+        self.nats.as_deref()
+    }
+
     /// What every shard counted for a backend.
     pub(crate) fn numbers(&self, backend: BackendId) -> Numbers {
         Numbers::new(self.shards.iter().map(|shard| shard.backend_stats.read(backend)))
@@ -185,7 +194,10 @@ impl Plane {
 
     /// Why the gateway should get no new clients, or `None` when it should.
     pub(crate) fn not_ready(&self) -> Option<String> {
-        self.life.not_ready().or_else(|| self.backends()?.not_ready())
+        self.life
+            .not_ready()
+            .or_else(|| self.backends()?.not_ready())
+            .or_else(|| self.nats()?.trouble())
     }
 
     /// Refuses new sessions; live ones go on.

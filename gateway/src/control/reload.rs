@@ -156,7 +156,9 @@ impl Plane {
 /// What changes from `old` to `new`, if a running gateway can follow.
 fn plan(old: &Config, new: &Config) -> Result<Vec<Change>, ReloadError> {
     // Shards are built with what backends need, or without.
-    let is_rebuilt = old.upstream.has_backends() != new.upstream.has_backends();
+    let is_rebuilt = old.upstream.has_backends() != new.upstream.has_backends()
+        || old.upstream.nats() != new.upstream.nats();
+    let has_nats = new.upstream.nats().is_some();
     let (old, new) = (old.settings(), new.settings());
     let value = |settings: &[Setting], key: &str| {
         settings.iter().find(|s| s.key == key).map_or(Json::Null, |s| s.value.clone())
@@ -176,6 +178,7 @@ fn plan(old: &Config, new: &Config) -> Result<Vec<Change>, ReloadError> {
         // A listener that comes or goes does so with all of its keys, of which `addr` and `steer` need the restart.
         match setting.reload {
             Reload::Live if is_rebuilt && names_a_backend(&setting.key) => restart.push(change),
+            Reload::Live if has_nats && is_built_into_nats(&setting.key) => restart.push(change),
             Reload::Live => live.push(change),
             Reload::Restart => restart.push(change),
         }
@@ -187,6 +190,11 @@ fn plan(old: &Config, new: &Config) -> Result<Vec<Change>, ReloadError> {
 fn names_a_backend(key: &str) -> bool {
     let of_backend = key.starts_with("upstream.backend[") && key.ends_with(".url");
     of_backend || ["upstream.url", "upstream.discovery_file"].contains(&key)
+}
+
+/// Whether shards are built with a key's value where their messages go to NATS.
+fn is_built_into_nats(key: &str) -> bool {
+    ["upstream.overflow", "upstream.deliver_ms"].contains(&key)
 }
 
 #[cfg(test)]

@@ -8,8 +8,7 @@ use kcp_core::Millis;
 use super::locals::Locals;
 use super::sessions::Sessions;
 use super::stats::{EndReason, Stats};
-use super::upstreams::Upstreams;
-use super::{Policy, budget};
+use super::{Outlet, Policy, budget};
 use crate::control::question::{
     Answer, Filter, GlobalId, Order, Page, Portrait, Question, Queues, Rank, RttPortrait, Scan,
     SessionCounters, Windows,
@@ -23,8 +22,7 @@ pub(super) struct Answerer<'a> {
     pub(super) policy: &'a Policy,
     pub(super) sessions: &'a mut Sessions,
     pub(super) locals: &'a Locals,
-    /// None where messages are echoed.
-    pub(super) upstreams: Option<&'a Upstreams>,
+    pub(super) outlet: &'a Outlet,
     pub(super) stats: &'a mut Stats,
 }
 
@@ -63,10 +61,7 @@ impl Answerer<'_> {
     }
 
     fn backend(&self, session: &Session) -> Option<&str> {
-        match self.upstreams {
-            Some(upstreams) => upstreams.backend_of(session.tie),
-            None => Some(ECHO),
-        }
+        self.outlet.backend_of(session.tie)
     }
 
     fn scan(&self, scan: &Scan) -> Page {
@@ -172,9 +167,6 @@ impl Order {
         }
     }
 }
-
-/// The name that the embedded upstream has in the API.
-const ECHO: &str = "echo";
 
 const fn elapsed(since: Millis, now: Millis) -> u32 {
     now.0.wrapping_sub(since.0)

@@ -29,6 +29,7 @@ use net_io::steer::Steering;
 use net_io::{Driver, Now};
 
 use crate::control::command::{ShardCommand, ShardReport};
+use crate::session::Tie;
 use crate::upstream::echo::Echo;
 use answer::Answerer;
 use backend_stats::SharedBackendStats;
@@ -43,6 +44,8 @@ pub use mailbox::{SharedBackends, SharedPolicy};
 use pace::Pace;
 use sessions::Sessions;
 use stats::{Histogram, SharedStats, Stat, Stats};
+use upstreams::nats::Nats;
+pub use upstreams::nats::NatsSetup;
 use upstreams::{Floor, Upstreams};
 
 /// What a shard's decisions depend on and what a reload may change. Shared by all shards, replaced as a whole.
@@ -71,6 +74,8 @@ pub enum Upstream {
     Echo,
     /// To backends.
     Backends(BackendSetup),
+    /// To a messaging engine.
+    Nats(NatsSetup),
 }
 
 /// What a shard with backends is built with and keeps for life. Its driver needs streams.
@@ -152,6 +157,7 @@ impl<D: Driver> Shard<D> {
             Upstream::Backends(backends) => {
                 Outlet::Backends(Box::new(Upstreams::new(backends, setup.index, now)))
             }
+            Upstream::Nats(setup) => Outlet::Nats(Nats::new(setup)),
         };
         let mut stats = Stats::default();
         stats.set(Stat::StoreBytesMax, setup.store_bytes_max as u64);
@@ -232,10 +238,7 @@ impl<D: Driver> Shard<D> {
             policy: &self.mailbox.policy,
             sessions: &mut self.sessions,
             locals: &self.locals,
-            upstreams: match &self.outlet {
-                Outlet::Echo(_) => None,
-                Outlet::Backends(upstreams) => Some(upstreams),
-            },
+            outlet: &self.outlet,
             stats: &mut self.stats,
         };
         // Whoever asked may have gone.
@@ -251,9 +254,10 @@ impl<D: Driver> Shard<D> {
 
     fn ingress(&mut self, now: Millis) -> bool {
         let clock = self.driver.now();
-        let (echo, mut upstreams) = match &mut self.outlet {
-            Outlet::Echo(echo) => (Some(echo), None),
-            Outlet::Backends(upstreams) => (None, Some(upstreams)),
+        let (echo, mut upstreams, mut nats) = match &mut self.outlet {
+            Outlet::Echo(echo) => (Some(echo), None, None),
+            Outlet::Backends(upstreams) => (None, Some(upstreams), None),
+            Outlet::Nats(nats) => (None, None, Some(nats)),
         };
         let mut ingress = Ingress {
             now,
@@ -270,8 +274,11 @@ impl<D: Driver> Shard<D> {
         };
         ingress.retry_blocked();
         let mut forward = |ingress: &mut Ingress<'_, _>, driver: &mut D, session: Option<u32>| {
-            if let (Some(session), Some(upstreams)) = (session, &mut upstreams) {
+            let Some(session) = session else { return };
+            if let Some(upstreams) = &mut upstreams {
                 upstreams.touched(driver, &mut ingress.floor(clock), session);
+            } else if let Some(nats) = &mut nats {
+                nats.touched(&mut ingress.floor(clock), session);
             }
         };
         let mut strays = 0;
@@ -303,31 +310,25 @@ impl<D: Driver> Shard<D> {
     }
 
     fn returns(&mut self, now: Millis) -> bool {
-        if let Some((upstreams, driver, mut floor)) = self.backends(now) {
-            return upstreams.returns(driver, &mut floor);
+        let (outlet, driver, mut floor) = self.outlet(now);
+        match outlet {
+            Outlet::Echo(echo) => floor.echo(echo),
+            Outlet::Backends(upstreams) => upstreams.returns(driver, &mut floor),
+            Outlet::Nats(nats) => nats.returns(&mut floor),
         }
-        let Outlet::Echo(echo) = &mut self.outlet else { return true };
-        while let Some((id, message)) = echo.front() {
-            let policy = &self.mailbox.policy;
-            if !self.sessions.send(id, message, now, policy, &mut self.stats) {
-                break; // the store is full: acknowledgements make room, and a turn
-            }
-            if let Some(session) = self.sessions.table.by_id(id) {
-                session.upstream_bytes -= message.len();
-            }
-            echo.pop();
-        }
-        true
     }
 
     fn part(&mut self, now: Millis) -> bool {
-        let Some((upstreams, driver, mut floor)) = self.backends(now) else { return true };
-        upstreams.part(driver, &mut floor)
+        let (outlet, driver, mut floor) = self.outlet(now);
+        match outlet {
+            Outlet::Echo(_) => true,
+            Outlet::Backends(upstreams) => upstreams.part(driver, &mut floor),
+            Outlet::Nats(nats) => nats.part(&mut floor),
+        }
     }
 
-    /// The sessions' ties to backends, where there are any, with all that they work on.
-    fn backends(&mut self, now: Millis) -> Option<(&mut Upstreams, &mut D, Floor<'_>)> {
-        let Outlet::Backends(upstreams) = &mut self.outlet else { return None };
+    /// Where messages go, with all that it works on.
+    fn outlet(&mut self, now: Millis) -> (&mut Outlet, &mut D, Floor<'_>) {
         let floor = Floor {
             now: self.driver.now(),
             millis: now,
@@ -336,7 +337,7 @@ impl<D: Driver> Shard<D> {
             locals: &self.locals,
             stats: &mut self.stats,
         };
-        Some((upstreams, &mut self.driver, floor))
+        (&mut self.outlet, &mut self.driver, floor)
     }
 
     /// Timers run on the clock of what was heard.
@@ -391,13 +392,24 @@ impl<D: Driver> Shard<D> {
 enum Outlet {
     Echo(Echo),
     Backends(Box<Upstreams>),
+    Nats(Nats),
 }
 
 impl Outlet {
+    /// What the backend of a session is called; `None` while it has none.
+    fn backend_of(&self, tie: Tie) -> Option<&str> {
+        match self {
+            Self::Echo(_) => Some("echo"),
+            Self::Backends(upstreams) => upstreams.backend_of(tie),
+            Self::Nats(_) => (tie == Tie::Nats).then_some("nats"),
+        }
+    }
+
     fn next_deadline(&self, now: Now, sessions: &Sessions) -> Option<Millis> {
         match self {
             Self::Echo(_) => None,
             Self::Backends(upstreams) => upstreams.next_deadline(now, sessions),
+            Self::Nats(nats) => nats.next_deadline(millis(now), sessions),
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Sessions {
     /// Sessions that wait for room that all share, at the upstream or in memory, each once.
     pub(super) blocked: VecDeque<SessionId>,
     /// Sessions that ended and whose backends have yet to hear of it.
-    pub(super) parting: Vec<(SessionId, Tie)>,
+    pub(super) parting: Vec<(SessionId, Tie, EndReason)>,
 }
 
 impl Sessions {
@@ -157,7 +157,7 @@ impl Sessions {
         }
         if session.tie.is_bound() {
             let id = SessionId { index, generation: session.generation };
-            self.parting.push((id, session.tie));
+            self.parting.push((id, session.tie, reason));
         }
         if let Some(config) = policy.listeners.get(usize::from(session.listener)) {
             let mut cx = Cx { config, store: &mut self.store };

@@ -31,7 +31,7 @@ macro_rules! closed_enum {
     };
 }
 
-pub(super) use closed_enum;
+pub(crate) use closed_enum;
 
 closed_enum! {
     /// Why a datagram or a message went no further. A datagram that ends early ends in exactly one of these.

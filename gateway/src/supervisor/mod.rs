@@ -20,6 +20,7 @@ use net_io::{DriverConfig, Probe, UdpSocket};
 
 use crate::config::{Config, Listener, Source, Steer};
 use crate::control::command::ShardCommand;
+use crate::control::nats::NatsThread;
 use crate::control::plane::{
     BoundListener, COMMANDS_MAX, CommandError, Plane, ShardLink, Status, Totals, steer_label,
 };
@@ -30,6 +31,7 @@ use crate::shard::backend_stats::SharedBackendStats;
 use crate::shard::stats::SharedStats;
 use crate::shard::{Handoff, Upstream};
 use crate::sizing::{Host, Sizes};
+use crate::upstream::nats::stats::NatsStats;
 use life::{Life, Lifecycle};
 use threads::Part;
 use upstream::Wiring;
@@ -40,6 +42,7 @@ pub struct Gateway {
     plane: Arc<Plane>,
     shards: Vec<JoinHandle<()>>,
     control: Option<ControlThread>,
+    nats: Option<NatsThread>,
     listen_addrs: Vec<SocketAddr>,
 }
 
@@ -108,6 +111,12 @@ impl Gateway {
     #[must_use]
     pub fn stats(&self) -> Totals {
         self.plane.totals()
+    }
+
+    /// The connection to NATS, if the configuration asks for one.
+    #[must_use]
+    pub fn nats(&self) -> Option<&NatsStats> {
+        self.plane.nats()
     }
 
     /// The first shard that died, if any did.
@@ -208,6 +217,10 @@ impl Gateway {
             // A panic was caught and recorded on the thread itself.
             let _ = shard.join();
         }
+        // After the shards, which may have had something to say.
+        if let Some(nats) = self.nats.take() {
+            nats.stop();
+        }
         // Last, so that the end of a long stop can be watched.
         if let Some(control) = self.control.take() {
             control.stop();
@@ -238,7 +251,9 @@ fn start(config: Config, source: Option<Source>) -> Result<Gateway, StartError> 
     let life = Arc::new(Life::new());
     let wired = Wiring::new(&config, &sizes, listen_addrs.clone(), random()?);
     let (wiring, service) = wired.unzip();
-    let (parts, links) = parts(&config, &sizes, &probe, groups, &steering, wiring.as_ref())?;
+    let bridge = upstream::Bridging::new(&config, &sizes, &listen_addrs)?;
+    let outward = Outward { wiring: wiring.as_ref(), bridge: bridge.as_ref() };
+    let (parts, links) = parts(&config, &sizes, &probe, groups, &steering, outward)?;
     // From here on the shards alone hold the way back.
     drop(wiring);
     let built = threads::build(parts, &life)?;
@@ -258,6 +273,7 @@ fn start(config: Config, source: Option<Source>) -> Result<Gateway, StartError> 
         source.map(|source| Reloadable { source, absent }),
         links.collect(),
         service.as_ref().map(|service| Arc::clone(&service.directory)),
+        bridge.as_ref().map(upstream::Bridging::stats),
         config,
         sizes,
     ));
@@ -270,8 +286,18 @@ fn start(config: Config, source: Option<Source>) -> Result<Gateway, StartError> 
             return Err(error);
         }
     };
+    let nats = match bridge.map(|bridge| bridge.start(built.wakers.clone())).transpose() {
+        Ok(nats) => nats,
+        Err(error) => {
+            built.abandon();
+            if let Some(control) = control {
+                control.stop();
+            }
+            return Err(error);
+        }
+    };
     let (shards, outcome) = built.serve();
-    let gateway = Gateway { plane, shards, control, listen_addrs };
+    let gateway = Gateway { plane, shards, control, nats, listen_addrs };
     outcome?;
     // Fails only if a shard died in between, which the state of life shows.
     let _ = life.advance(&[Lifecycle::Start], Lifecycle::Serve);
@@ -385,6 +411,23 @@ struct LinkHalf {
     backend_stats: SharedBackendStats,
 }
 
+/// Where messages go, before the shards have their parts of it.
+#[derive(Clone, Copy)]
+struct Outward<'a> {
+    wiring: Option<&'a Wiring>,
+    bridge: Option<&'a upstream::Bridging>,
+}
+
+impl Outward<'_> {
+    fn for_shard(self, index: usize, stats: SharedBackendStats) -> Upstream {
+        match (self.wiring, self.bridge) {
+            (Some(wiring), _) => wiring.for_shard(stats),
+            (None, Some(bridge)) => bridge.for_shard(index),
+            (None, None) => Upstream::Echo,
+        }
+    }
+}
+
 /// What each shard starts with, and the control plane's end of it.
 fn parts(
     config: &Config,
@@ -392,7 +435,7 @@ fn parts(
     probe: &Probe,
     groups: Vec<Vec<UdpSocket>>,
     steering: &[Option<Steering>],
-    wiring: Option<&Wiring>,
+    outward: Outward<'_>,
 ) -> Result<(Vec<Part>, Vec<LinkHalf>), StartError> {
     let shards = usize::from(sizes.shards);
     let policy = sizes.policy(config);
@@ -415,7 +458,10 @@ fn parts(
             index,
             core,
             kind: probe.kind,
-            driver: DriverConfig { streams: wiring.map(Wiring::streams), ..config.io.to_driver() },
+            driver: DriverConfig {
+                streams: outward.wiring.map(Wiring::streams),
+                ..config.io.to_driver()
+            },
             sockets: groups.iter_mut().filter_map(Iterator::next).collect(),
             steering: steering.to_vec(),
             policy: Arc::clone(&policy),
@@ -425,7 +471,7 @@ fn parts(
             commands,
             stats,
             handoff,
-            upstream: wiring.map_or(Upstream::Echo, |wiring| wiring.for_shard(backend_stats)),
+            upstream: outward.for_shard(index, backend_stats),
         });
     }
     Ok((parts, links))

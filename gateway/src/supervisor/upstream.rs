@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam::channel::{Sender, bounded};
-use net_io::{StreamConfig, clock};
+use net_io::{StreamConfig, Waker, clock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
@@ -12,10 +12,14 @@ use crate::control::backends::Directory;
 use crate::control::backends::registry::Registry;
 use crate::control::backends::service::{REPORTS_MAX, Service};
 use crate::control::command::ShardReport;
+use crate::control::nats::{NatsConfig, NatsThread};
+use crate::error::StartError;
 use crate::shard::backend_stats::SharedBackendStats;
-use crate::shard::{BackendSetup, Upstream};
+use crate::shard::{BackendSetup, NatsSetup, Upstream};
 use crate::sizing::Sizes;
-use crate::upstream::backend::Backends;
+use crate::upstream::backend::{Backends, OnOverflow};
+use crate::upstream::nats::bridge::{Bridge, Limits};
+use crate::upstream::nats::stats::NatsStats;
 
 /// Both ends of the backends before they are apart.
 pub(super) struct Wiring {
@@ -70,6 +74,66 @@ impl Wiring {
     }
 }
 
+/// The way to NATS before its ends are apart.
+pub(super) struct Bridging {
+    bridge: Bridge,
+    config: NatsConfig,
+    listen_addrs: Vec<SocketAddr>,
+    on_overflow: OnOverflow,
+    linger_ms: u32,
+}
+
+impl Bridging {
+    /// What `config` wants; `None` where messages do not go to NATS.
+    ///
+    /// # Errors
+    /// There are no random numbers.
+    pub(super) fn new(
+        config: &Config,
+        sizes: &Sizes,
+        listen_addrs: &[SocketAddr],
+    ) -> Result<Option<Self>, StartError> {
+        let Some(url) = config.upstream.nats() else { return Ok(None) };
+        let limits = Limits { messages: QUEUE_MESSAGES, bytes: QUEUE_BYTES };
+        Ok(Some(Self {
+            bridge: Bridge::new(sizes.shards.into(), limits),
+            config: NatsConfig {
+                servers: url.servers(),
+                gateway: config.upstream.nats_gateway.resolve(),
+                run: getrandom::u32().map_err(StartError::Random)?,
+                credentials: config.upstream.nats_credentials.clone(),
+            },
+            listen_addrs: listen_addrs.to_vec(),
+            on_overflow: config.upstream.overflow,
+            linger_ms: config.upstream.deliver_ms,
+        }))
+    }
+
+    /// One shard's part.
+    pub(super) fn for_shard(&self, index: usize) -> Upstream {
+        Upstream::Nats(NatsSetup {
+            end: self.bridge.shard_end(index),
+            listen_addrs: self.listen_addrs.clone(),
+            on_overflow: self.on_overflow,
+            linger_ms: self.linger_ms,
+        })
+    }
+
+    /// What is counted.
+    pub(super) fn stats(&self) -> Arc<NatsStats> {
+        Arc::clone(&self.bridge.stats)
+    }
+
+    /// Starts connecting.
+    ///
+    /// # Errors
+    /// The thread cannot be made.
+    pub(super) fn start(self, wakers: Vec<Waker>) -> Result<NatsThread, StartError> {
+        let failed = |source| StartError::Thread { thread: "kcp-nats".into(), source };
+        NatsThread::start(self.config, &self.bridge, wakers).map_err(failed)
+    }
+}
+
 /// A connection for each session a shard may hold, a quarter more for those whose session has ended and that the backend has
 /// not finished, and the links.
 fn streams(config: &Config, sizes: &Sizes) -> StreamConfig {
@@ -102,3 +166,7 @@ fn raise_file_limit() {
 const LINKS_MAX: u32 = 1024;
 /// What handles have room for.
 const STREAMS_MAX: u32 = 1 << 24;
+/// Messages that may wait between a shard and the connection to NATS, each way.
+const QUEUE_MESSAGES: usize = 8192;
+/// Their bytes.
+const QUEUE_BYTES: usize = 16 << 20;

@@ -1,6 +1,6 @@
 //! Where messages go.
 //!
-//! Everything here is without I/O: bytes and events in, bytes and events out, time told. A shard drives it with the streams of
+//! Everything here but `nats` is without I/O: bytes and events in, bytes and events out, time told. A shard drives it with the streams of
 //! its own driver, on its own thread, and the control plane with sockets of its own for checks.
 //!
 //! # From session to backend
@@ -27,6 +27,8 @@
 //! | `Closed` | `on_end` | `fail(Reset)`, then `tear_down` |
 //! | `stream_read`, `stream_close` | as `poll_op` says | read always; close after `tear_down` |
 //!
+//! `nats` is neither: [`nats`] says what its sessions are, and its [`nats::bridge`] what lies between them and the connection.
+//!
 //! When the pool is nearly full, the streams that hold most of it end: [`yamux::Mux::count_backlogs`] and
 //! [`yamux::Mux::shed`].
 
@@ -36,6 +38,7 @@ pub mod echo;
 pub mod framing;
 pub mod health;
 pub mod link;
+pub mod nats;
 pub mod pool;
 pub mod proxy;
 pub mod route;

@@ -25,6 +25,9 @@ pub struct ServeArgs {
     /// Where to listen, HOST:PORT or unix:PATH; repeatable; port 0 takes a free one and prints it
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
     pub listen: Vec<String>,
+    /// For --kind nats: the server
+    #[arg(long, value_name = "URL", default_value = "nats://127.0.0.1:4222")]
+    pub nats: String,
     /// How messages are told apart
     #[arg(long, default_value = "u32be")]
     pub framing: FramingArg,
@@ -91,6 +94,7 @@ impl ServeArgs {
         Ok(Serve {
             kind: self.kind.into(),
             listen,
+            nats: self.nats.clone(),
             dialect: Dialect {
                 framing: self.framing.into(),
                 proxy: matches!(self.proxy, ProxyArg::V2),
@@ -114,6 +118,9 @@ impl ServeArgs {
     }
 
     fn behaviour(&self) -> Result<Behaviour, UsageError> {
+        if Kind::from(self.kind) == Kind::Nats {
+            self.fits_nats()?;
+        }
         Ok(match self.behaviour {
             BehaviourArg::Echo => Behaviour::Echo,
             BehaviourArg::Rooms => Behaviour::Rooms(Rooms {
@@ -126,6 +133,27 @@ impl ServeArgs {
             BehaviourArg::Crash => Behaviour::Crash(self.crash()?),
             BehaviourArg::Garbage => Behaviour::Garbage(self.garbage()?),
         })
+    }
+
+    /// A messaging engine has neither streams to be slow on nor connections to cut.
+    fn fits_nats(&self) -> Result<(), UsageError> {
+        let noise = matches!(self.garbage, MisdeedArg::Noise);
+        match self.behaviour {
+            BehaviourArg::Slow => Err(unfit("--behaviour slow", "not with --kind nats")),
+            BehaviourArg::Garbage if !noise => {
+                Err(unfit("--garbage", "with --kind nats it can only be noise"))
+            }
+            BehaviourArg::Crash if self.after_time.is_some() => {
+                Err(unfit("--after-time", "not with --kind nats; --after or --chance"))
+            }
+            BehaviourArg::Crash if matches!(self.cut, CutArg::Link) => {
+                Err(unfit("--cut link", "not with --kind nats: kill the server instead"))
+            }
+            BehaviourArg::Echo
+            | BehaviourArg::Rooms
+            | BehaviourArg::Crash
+            | BehaviourArg::Garbage => Ok(()),
+        }
     }
 
     fn crash(&self) -> Result<Crash, UsageError> {
@@ -195,6 +223,8 @@ values!("--kind" KindArg => Kind {
     Tcp,
     /// A stream each, of few connections
     Yamux,
+    /// By their subjects, from a NATS server
+    Nats,
 });
 values!("--slow" SlowArg => Side {
     /// Reading

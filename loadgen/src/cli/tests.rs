@@ -210,6 +210,9 @@ fn flags_that_make_no_backend_are_named() {
         ("--behaviour crash", "--after"),
         ("--behaviour garbage --garbage link-noise", "--kind yamux"),
         ("--behaviour garbage --framing none", "without framing"),
+        ("--kind nats --behaviour slow", "--behaviour slow"),
+        ("--kind nats --behaviour garbage", "noise"),
+        ("--kind nats --behaviour crash --after 1 --cut link", "--cut link"),
         ("--room-size 0", "--room-size"),
         ("--bytes-per-s 0", "--bytes-per-s"),
     ] {

@@ -1,9 +1,11 @@
-//! A backend to test gateways with: real servers that speak `tcp` and `yamux`, and behave well or badly, as asked.
+//! A backend to test gateways with: it speaks `tcp`, `yamux` or `nats`, and behaves well or badly, as asked.
 //!
 //! ```text
 //!  listener --> tcp:   a connection is a session  --+
 //!           --> yamux: a connection is a link,      +--> PROXY header --> messages --> behaviour --> answers
 //!                      a stream of it is a session --+
+//!
+//!  NATS --> subjects of sessions --> description --> messages --> behaviour --> answers
 //! ```
 //!
 //! It runs on tokio and on other people's yamux, so that a gateway is never tested against its own reading of a protocol. One
@@ -12,6 +14,7 @@
 mod behaviour;
 mod counts;
 mod messages;
+mod nats;
 mod proxy;
 mod rooms;
 mod session;
@@ -38,8 +41,10 @@ use self::socket::Bound;
 pub struct Serve {
     /// How sessions arrive.
     pub kind: Kind,
-    /// Where it listens; at least one.
+    /// Where it listens; of no account for [`Kind::Nats`].
     pub listen: Vec<Listen>,
+    /// The server of [`Kind::Nats`].
+    pub nats: String,
     /// What gateway and backend agreed on.
     pub dialect: Dialect,
     /// What it does with messages.
@@ -59,6 +64,8 @@ pub enum Kind {
     Tcp,
     /// A stream each, of few connections that speak yamux.
     Yamux,
+    /// By their subjects, from a NATS server.
+    Nats,
 }
 
 /// Where to listen.
@@ -100,6 +107,14 @@ pub enum ServeError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The NATS server is not there, or refuses.
+    #[error("--nats {url}: {source}")]
+    Nats {
+        /// Where.
+        url: String,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 fn hint(source: &io::Error) -> &'static str {
@@ -133,6 +148,13 @@ impl Server {
             .build()
             .map_err(|source| ServeError::Runtime { threads, source })?;
         let host = Arc::new(Host::new(serve));
+        if serve.kind == Kind::Nats {
+            let failed = |source| ServeError::Nats { url: serve.nats.clone(), source };
+            let (client, sessions) =
+                runtime.block_on(nats::connect(&serve.nats)).map_err(failed)?;
+            runtime.spawn(nats::run(Arc::clone(&host), client, sessions));
+            return Ok(Self { runtime, host, bound: Vec::new() });
+        }
         let mut bound = Vec::new();
         {
             let _context = runtime.enter();
@@ -148,7 +170,7 @@ impl Server {
         Ok(Self { runtime, host, bound })
     }
 
-    /// Where it listens, in the order asked for, with the ports it got.
+    /// Where it listens, in the order asked for, with the ports it got; nowhere for [`Kind::Nats`].
     #[must_use]
     pub fn listening(&self) -> Vec<Listen> {
         self.bound.iter().map(|one| one.local.clone()).collect()

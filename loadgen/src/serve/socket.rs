@@ -83,7 +83,7 @@ async fn accept_tcp(listener: TcpListener, host: Arc<Host>, kind: Kind) {
         // Answers are small and wanted at once. A connection that is gone already says so when it is read.
         let _ = socket.set_nodelay(true);
         match kind {
-            Kind::Tcp => spawn(&host, |host| session::run(host, socket, None)),
+            Kind::Tcp | Kind::Nats => spawn(&host, |host| session::run(host, socket, None)),
             Kind::Yamux => {
                 if resets_links(host.serve.behaviour) {
                     let _ = socket.set_zero_linger();
@@ -98,7 +98,7 @@ async fn accept_unix(listener: UnixListener, host: Arc<Host>, kind: Kind) {
     loop {
         let Some(socket) = taken(&host, listener.accept().await).await else { continue };
         match kind {
-            Kind::Tcp => spawn(&host, |host| session::run(host, socket, None)),
+            Kind::Tcp | Kind::Nats => spawn(&host, |host| session::run(host, socket, None)),
             Kind::Yamux => spawn(&host, |host| yamux::run(host, socket)),
         }
     }

@@ -4,7 +4,11 @@ use std::net::IpAddr;
 use kcp_core::{Conv, Cx, KcpConfig};
 
 use super::*;
-use crate::session::{Key, Peer};
+use crate::session::{Key, Peer, Tie};
+use crate::shard::{Nats, NatsSetup};
+use crate::upstream::backend::OnOverflow;
+use crate::upstream::echo::Echo;
+use crate::upstream::nats::bridge::{Bridge, Limits};
 
 const BORN: Millis = Millis(u32::MAX - 10);
 
@@ -12,6 +16,7 @@ struct Bench {
     policy: Policy,
     sessions: Sessions,
     locals: Locals,
+    outlet: Outlet,
     stats: Stats,
 }
 
@@ -31,6 +36,7 @@ impl Bench {
             policy,
             sessions: Sessions::new(count, 64 << 20, 1, BORN),
             locals: Locals::default(),
+            outlet: Outlet::Echo(Echo::new(0)),
             stats: Stats::default(),
         };
         for conv in 0..count {
@@ -63,7 +69,7 @@ impl Bench {
             policy: &self.policy,
             sessions: &mut self.sessions,
             locals: &self.locals,
-            upstreams: None,
+            outlet: &self.outlet,
             stats: &mut self.stats,
         };
         answerer.answer(question)
@@ -179,6 +185,21 @@ fn filters_and_orders_choose() {
     assert!(rest.iter().skip(1).all(|(rank, _)| rank.value == 0));
     let before = bench.scan(&Scan { before: Some(first[1].0), ..queued }).sessions;
     assert_eq!(convs(before), [20]);
+}
+
+#[test]
+fn a_session_has_nats_as_its_backend_once_nats_has_been_told_of_it() {
+    let mut bench = Bench::new(2);
+    let bridge = Bridge::new(1, Limits { messages: 1, bytes: 1 });
+    bench.outlet = Outlet::Nats(Nats::new(NatsSetup {
+        end: bridge.shard_end(0),
+        listen_addrs: Vec::new(),
+        on_overflow: OnOverflow::Pause,
+        linger_ms: 0,
+    }));
+    bench.sessions.table.get_mut(1).unwrap().tie = Tie::Nats;
+    let backends: Vec<_> = bench.walk(all(9)).into_iter().map(|(_, it)| it.backend).collect();
+    assert_eq!(backends, [None, Some("nats".to_owned())]);
 }
 
 #[test]

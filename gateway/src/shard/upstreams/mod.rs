@@ -13,6 +13,7 @@
 
 mod desk;
 mod hearing;
+pub(super) mod nats;
 mod tcp;
 mod waiting;
 mod yamux;
@@ -30,6 +31,7 @@ use super::stats::{DropReason, EndReason, Stat, Stats};
 use super::{BackendSetup, Policy, budget};
 use crate::session::{Session, SessionId, Tie};
 use crate::upstream::backend::{Backend, BackendId, Kind};
+use crate::upstream::echo::Echo;
 use crate::upstream::link::PushError;
 use crate::upstream::pool::Pool;
 use crate::upstream::proxy::Header;
@@ -55,6 +57,20 @@ impl Floor<'_> {
         self.sessions.table.by_id(id)
     }
 
+    /// Gives back to sessions what they said. Always tells that the budget was enough.
+    pub(super) fn echo(&mut self, echo: &mut Echo) -> bool {
+        while let Some((id, message)) = echo.front() {
+            if !self.sessions.send(id, message, self.millis, self.policy, self.stats) {
+                break; // the store is full: acknowledgements make room, and a turn
+            }
+            if let Some(session) = self.session(id) {
+                session.upstream_bytes -= message.len();
+            }
+            echo.pop();
+        }
+        true
+    }
+
     /// Ends a session. A backend that it still has hears of it in [`Upstreams::part`].
     fn end(&mut self, id: SessionId, reason: EndReason) {
         if self.session(id).is_some() {
@@ -76,7 +92,7 @@ pub(super) struct Upstreams {
     /// Where a message is put together.
     scratch: Vec<u8>,
     /// Sessions that ended and whose backends have yet to hear of it.
-    parting: Vec<(SessionId, Tie)>,
+    parting: Vec<(SessionId, Tie, EndReason)>,
 }
 
 impl Upstreams {
@@ -104,7 +120,7 @@ impl Upstreams {
         let id = match tie {
             Tie::Tcp(slot) => self.tcp.guest(slot)?.backend,
             Tie::Yamux { link, .. } => self.links.backend(link)?,
-            Tie::Free | Tie::Waiting | Tie::Leaving { .. } => return None,
+            Tie::Free | Tie::Waiting | Tie::Nats | Tie::Leaving { .. } => return None,
         };
         let backend = self.desk.backends.list.iter().find(|backend| backend.id == id)?;
         Some(&backend.name)
@@ -177,12 +193,12 @@ impl Upstreams {
     /// enough.
     pub(super) fn part<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) -> bool {
         std::mem::swap(&mut self.parting, &mut floor.sessions.parting);
-        while let Some((id, tie)) = self.parting.pop() {
+        while let Some((id, tie, _)) = self.parting.pop() {
             let (now, pool) = (floor.now, &mut self.pool);
             let closed = match tie {
                 Tie::Tcp(slot) => self.tcp.close(slot, id, now, pool),
                 Tie::Yamux { link, slot } => self.links.close((link, slot), id, now, pool),
-                Tie::Free | Tie::Waiting | Tie::Leaving { .. } => None,
+                Tie::Free | Tie::Waiting | Tie::Nats | Tie::Leaving { .. } => None,
             };
             let Some((backend, lost)) = closed else { continue };
             self.desk.left(backend, Parting::Client);
@@ -269,7 +285,7 @@ impl Upstreams {
         let unwanted = match session.tie {
             _ if len == 0 => Some(DropReason::EmptyMessage),
             Tie::Leaving { .. } => Some(DropReason::SessionEnded),
-            Tie::Free | Tie::Waiting | Tie::Tcp(_) | Tie::Yamux { .. } => None,
+            Tie::Free | Tie::Waiting | Tie::Tcp(_) | Tie::Yamux { .. } | Tie::Nats => None,
         };
         if let Some(reason) = unwanted {
             let _ = session.kcp.recv_with(&mut cx, |_| {});
@@ -281,7 +297,7 @@ impl Upstreams {
             return Some(Step::Ended(EndReason::MessageTooLong));
         }
         match session.tie {
-            Tie::Waiting | Tie::Leaving { .. } => None,
+            Tie::Waiting | Tie::Nats | Tie::Leaving { .. } => None,
             Tie::Free => self.tie(driver, floor, id),
             Tie::Tcp(slot) => {
                 if self.scratch.len() < len {
@@ -467,7 +483,7 @@ impl Upstreams {
             Tie::Yamux { link, slot } => {
                 self.links.resume((link, slot), id, &mut self.pool, &mut self.desk, floor);
             }
-            Tie::Free | Tie::Waiting | Tie::Leaving { .. } => {}
+            Tie::Free | Tie::Waiting | Tie::Nats | Tie::Leaving { .. } => {}
         }
     }
 
