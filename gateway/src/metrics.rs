@@ -119,6 +119,10 @@ fn of_stat(stat: Stat) -> Def {
             "kcp_gateway_probe_sessions_total",
             "Sessions of the gateway's own prober; they are in no other count of sessions.",
         ),
+        Stat::Farewells => counter(
+            "kcp_gateway_farewells_sent_total",
+            "Answers to clients who came during a drain, with what `drain.farewell` says.",
+        ),
         Stat::MessagesIn => {
             counter("kcp_gateway_messages_received_total", "Messages received whole from clients.")
         }

@@ -90,6 +90,7 @@ impl Sizes {
             tombstone_ms: config.session.tombstone_s * 1000,
             tombstones_max: config.session.tombstones_max,
             session_bytes_max: config.session.queue_bytes_max as usize,
+            farewell: config.drain.farewell.0.clone(),
         })
     }
 

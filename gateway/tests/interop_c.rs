@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kcp_gateway::config::Farewell;
 use kcp_gateway::shard::stats::{DropReason, Stat};
 use kcp_gateway::{Config, Gateway};
 use kcp_loadgen::impair::{Impair, Proxy};
@@ -52,6 +53,32 @@ fn c_clients_get_every_message_back_through_a_bad_network() {
         }
     }
 }
+
+#[test]
+fn c_clients_that_come_during_a_drain_are_told_where_to_go() {
+    let mut config = Config::default();
+    config.drain.farewell = Farewell(WORD.into());
+    for io in live::DRIVERS {
+        let gateway = live::start(config.clone(), io);
+        gateway.drain().expect("it serves");
+        let proxy = bad_network(gateway.listen_addrs()[0], io);
+        thread::scope(|scope| {
+            for index in 0..CLIENTS {
+                let target = proxy.listen_addr();
+                scope.spawn(move || {
+                    Client::new(target, index).hear_farewell(Duration::from_secs(60))
+                });
+            }
+        });
+        let stats = gateway.stats();
+        assert_eq!((stats.get(Stat::Births), stats.get(Stat::Sessions)), (0, 0));
+        assert!(stats.get(Stat::Farewells) >= u64::from(CLIENTS));
+        assert_eq!(stats.get(Stat::Farewells), stats.drops(DropReason::Draining));
+    }
+}
+
+/// What a gateway that drains says.
+const WORD: &[u8] = b"come to gateway 2";
 
 /// One datagram in twenty is lost, as many are late and overtaken, some come twice; each way takes 10 to 15 ms.
 fn bad_network(target: SocketAddr, io: IoChoice) -> Proxy {
@@ -145,6 +172,23 @@ impl Client {
                 assert!(whole, "{}: a message ends at {at}, inside one of ours", self.name);
             }
         }
+    }
+
+    /// Says hello until it has been told once, and for half a second more, in which it must not be told again.
+    fn hear_farewell(mut self, patience: Duration) {
+        assert_eq!(self.kcp.send(b"hello"), 5, "{}", self.name);
+        let mut buffer = [0; 64];
+        let mut told = None;
+        while told.is_none_or(|at: Duration| self.began.elapsed() < at + Duration::from_millis(500))
+        {
+            assert!(self.began.elapsed() < patience, "{}: nobody told it", self.name);
+            self.exchange();
+            while let Ok(len) = usize::try_from(self.kcp.recv(&mut buffer)) {
+                assert_eq!(&buffer[..len], WORD, "{}", self.name);
+                assert_eq!(told.replace(self.began.elapsed()), None, "{}: twice", self.name);
+            }
+        }
+        assert_eq!(self.kcp.wait_snd(), 1, "{}: nobody has taken its message", self.name);
     }
 
     /// Updates the library, sends what it puts out, and feeds it what comes until its next update is due.

@@ -207,6 +207,76 @@ fn draining_refuses_births_and_serves_the_living() {
 }
 
 #[test]
+fn who_comes_during_a_drain_is_told_where_to_go_until_it_has_heard() {
+    let policy = Policy { farewell: b"go to gateway 2".to_vec(), ..policy() };
+    let mut world = World::new(&SimConfig::default(), 1, policy);
+    world.command(|| ShardCommand::Drain);
+    world.run(10, |_| false);
+    let told = |world: &mut World, datagram: &[u8]| {
+        let before = world.ghost.received.len();
+        world.ghost.send(datagram);
+        world.run(10, |_| false);
+        world.ghost.received.split_off(before)
+    };
+    let word = segment(Header { wnd: 0, ..header(7, 0, 0) }, b"go to gateway 2");
+    for _ in 0..2 {
+        let answers = told(&mut world, &push(7, 0, 0, b"hello"));
+        assert_eq!(answers.len(), 1, "told again so long as nothing says that it was heard");
+        let mut answer = answers[0].clone();
+        answer[8..12].copy_from_slice(&word[8..12]); // its clock is ours
+        assert_eq!(answer, word);
+        assert!(answer.len() <= 3 * push(7, 0, 0, b"hello").len());
+    }
+    let ack = segment(Header { cmd: Command::Ack, ..header(7, 0, 1) }, b"");
+    for heard in [ack, push(7, 0, 1, b"hello"), push(7, 300, 0, b"late"), b"noise".to_vec()] {
+        assert!(told(&mut world, &heard).is_empty());
+    }
+    assert_eq!((world.drops(DropReason::Draining), world.stat(Stat::Farewells)), (2, 2));
+    assert_eq!((world.stat(Stat::Births), world.stat(Stat::Sessions)), (0, 0));
+    world.command(|| ShardCommand::Undrain);
+    world.run(10, |_| false);
+    let answers = told(&mut world, &push(8, 0, 0, b"hello"));
+    assert!(!answers.is_empty() && !answers[0].ends_with(b"go to gateway 2"));
+    assert_eq!(world.stat(Stat::Births), 1);
+}
+
+#[test]
+fn a_farewell_never_makes_more_than_three_bytes_of_one() {
+    let policy = Policy { farewell: vec![1; 100], ..policy() };
+    let mut world = World::new(&SimConfig::default(), 1, policy);
+    world.command(|| ShardCommand::Drain);
+    world.run(10, |_| false);
+    for (size, told) in [(1, 0), (17, 0), (18, 1), (1000, 1)] {
+        let before = world.stat(Stat::Farewells);
+        world.ghost.send(&push(size, 0, 0, &vec![1; size as usize]));
+        world.run(10, |_| false);
+        assert_eq!(world.stat(Stat::Farewells) - before, told, "{size} bytes");
+    }
+}
+
+#[test]
+fn a_shorter_patience_holds_for_those_that_are_there() {
+    for (keepalive_ms, sessions) in [(0, 50), (60_000, 50), (0, 5_000)] {
+        let long = Policy { keepalive_ms, ..policy() };
+        let mut world = World::new(&SimConfig::default(), 1, long.clone());
+        for conv in 0..sessions {
+            world.ghost.send(&push(conv, 0, 0, b"hello"));
+            world.run(1, |_| false);
+        }
+        for conv in 0..sessions {
+            let ack = Header { cmd: Command::Ack, ..header(conv, 0, 1) };
+            world.ghost.send(&segment(ack, b""));
+            world.run(1, |_| false);
+        }
+        assert_eq!(world.stat(Stat::Sessions), u64::from(sessions));
+        let short = std::sync::Arc::new(Policy { idle_timeout_ms: 20_000, ..long });
+        world.command(|| ShardCommand::Reload(short.clone()));
+        world.run(20_100, |_| false);
+        assert_eq!((world.stat(Stat::Sessions), world.ends(EndReason::Idle)), (0, sessions.into()));
+    }
+}
+
+#[test]
 fn how_clients_are_doing_is_told() {
     let link = LinkConfig { delay_us: 30_000, loss_ppm: 100_000, ..LinkConfig::default() };
     let mut world = World::new(&SimConfig { link, ..SimConfig::default() }, 2, policy());

@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use kcp_core::wire::HEADER_LEN;
+
 use super::error::{ConfigError, ConfigErrors, Place, Problem};
 use super::keys::{Reload, Visit, backends, visit};
 use super::layers::{ARRAYS, Array, Flag, Layers};
@@ -272,6 +274,12 @@ fn relations(config: &Config, bad: &mut impl FnMut(&str, Problem)) {
     for (key, mtu) in mtus.filter(|(_, mtu)| *mtu > u32::from(config.io.datagram_max)) {
         let limit = config.io.datagram_max;
         value(&key, mtu.to_string(), format!("at most io.datagram_max, which is {limit}"));
+    }
+    let mtus = config.listeners.iter().map(|listener| config.kcp_of(listener).mtu);
+    let room = (mtus.min().unwrap_or(config.kcp.mtu) as usize).saturating_sub(HEADER_LEN);
+    if config.drain.farewell.0.len() > room {
+        let found = format!("{} bytes", config.drain.farewell.0.len());
+        value("drain.farewell", found, format!("at most {room} bytes, or a larger mtu"));
     }
     if let (url @ (UpstreamUrl::Backend(_) | UpstreamUrl::Nats(_)), false) =
         (&config.upstream.url, config.upstream.backends.is_empty())

@@ -43,6 +43,7 @@ pub(super) fn visit(config: &mut Config, v: &mut impl Visit) {
     v.key("reload.watch_s", Live, &mut config.reload.watch_s, &every);
     probe(&mut config.probe, v);
     v.key("drain.timeout_s", Live, &mut config.drain.timeout_s, &Count(0, 86_400, "seconds"));
+    v.key("drain.farewell", Live, &mut config.drain.farewell, &());
     v.key("log.level", Restart, &mut config.log.level, &());
     v.key("log.format", Restart, &mut config.log.format, &());
 }

@@ -270,7 +270,16 @@ pub struct Drain {
     /// `timeout_s`: how long live sessions may go on after SIGTERM before they are ended, in seconds. Default 30. Range
     /// 0 to 86400. Reloadable.
     pub timeout_s: u32,
+    /// `farewell`: the message that answers whoever comes during a drain, whose application gets it as any other; empty says
+    /// nothing. Text, or bytes as `hex:00ff`. It is sent to an address that has not shown that it is there, so it leaves only
+    /// where 24 bytes and its own are at most three times the client's datagram: up to 51 bytes always are. Default empty. Range
+    /// 0 to 512 bytes, and with those 24 at most the smallest `mtu`. Reloadable.
+    pub farewell: Farewell,
 }
+
+/// A message from the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Farewell(pub Vec<u8>);
 
 /// What is written to standard error.
 #[derive(Clone, Debug, PartialEq)]
@@ -347,7 +356,7 @@ impl Default for Config {
             },
             reload: Reloading { watch_s: 0 },
             probe: Probe { interval_s: 10, timeout_ms: 2_000, address: None },
-            drain: Drain { timeout_s: 30 },
+            drain: Drain { timeout_s: 30, farewell: Farewell::default() },
             log: Log { level: LogLevel::Info, format: LogFormat::Text },
         }
     }

@@ -135,6 +135,7 @@ fn every_key_can_be_set_by_file_and_by_environment() {
     other.io.gso = false;
     other.admin.listen = None;
     other.log.format = LogFormat::Json;
+    other.drain.farewell = Farewell(b"hex:no, text".into());
     other.upstream.url = UpstreamUrl::parse("tcp://a:1,[::1]:2").unwrap();
     other.upstream.resolver = Resolver::At(vec!["127.0.0.1:53".parse().unwrap()]);
     other.upstream.discovery_file = Some("/etc/backends.toml".into());
@@ -156,6 +157,26 @@ fn every_key_can_be_set_by_file_and_by_environment() {
     assert_eq!(file(&text).unwrap().settings(), other.settings(), "{text}");
     let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(layered(None, &env, &[]).unwrap().settings(), other.settings());
+}
+
+#[test]
+fn a_farewell_is_text_or_bytes_and_fits_a_datagram() {
+    let farewell =
+        |text: &str| file(&format!("[drain]\nfarewell = {text}\n")).unwrap().drain.farewell;
+    assert_eq!(farewell("\"to B\"").0, b"to B");
+    assert_eq!(farewell("\"hex:00fFa0\"").0, [0, 0xff, 0xa0]);
+    assert_eq!(farewell("\"\"").0, b"");
+    for wrong in ["\"hex:0\"", "\"hex:+1\"", "\"hex:é\"", "7", &format!("\"{}\"", "a".repeat(513))]
+    {
+        let error = error(&format!("[drain]\nfarewell = {wrong}\n"));
+        assert!(error.contains("write a text of up to 512 bytes, or \"hex:\""), "{error}");
+    }
+    let error =
+        error("[kcp]\nmtu = 60\n[drain]\nfarewell = \"a text that is too long, by one byte.\"\n");
+    assert_eq!(
+        error,
+        "4:12: `drain.farewell` is 37 bytes; write at most 36 bytes, or a larger mtu"
+    );
 }
 
 #[test]

@@ -10,8 +10,8 @@ use serde_json::Value as Json;
 use super::layers::Raw;
 use super::upstream::is_gateway_id;
 use super::{
-    Auto, BackendUrl, Check, GatewayId, LogFormat, LogLevel, Profile, Resolver, Sources, Steer,
-    UpstreamUrl,
+    Auto, BackendUrl, Check, Farewell, GatewayId, LogFormat, LogLevel, Profile, Resolver, Sources,
+    Steer, UpstreamUrl,
 };
 use crate::upstream::backend::{OnLoss, OnOverflow};
 use crate::upstream::framing::Framing;
@@ -157,6 +157,40 @@ impl Value for String {
         self.as_str().into()
     }
 }
+
+impl Value for Farewell {
+    type Allowed = ();
+
+    fn read(raw: &Raw) -> Option<Self> {
+        let text = raw.word()?;
+        let Some(digits) = text.strip_prefix(HEX) else { return Some(Self(text.into())) };
+        let pairs = digits.as_bytes().chunks(2);
+        let byte = |pair: &[u8]| match pair {
+            [high, low] if pair.iter().all(u8::is_ascii_hexdigit) => {
+                u8::from_str_radix(&String::from_utf8_lossy(&[*high, *low]), 16).ok()
+            }
+            _ => None,
+        };
+        pairs.map(byte).collect::<Option<_>>().map(Self)
+    }
+    fn within(&self, (): &()) -> bool {
+        self.0.len() <= FAREWELL_BYTES_MAX
+    }
+    fn wanted((): &()) -> String {
+        format!("a text of up to {FAREWELL_BYTES_MAX} bytes, or \"{HEX}\" and two digits a byte")
+    }
+    fn show(&self) -> Json {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) if !text.starts_with(HEX) => text.into(),
+            Ok(_) | Err(_) => {
+                self.0.iter().fold(HEX.to_owned(), |text, byte| format!("{text}{byte:02x}")).into()
+            }
+        }
+    }
+}
+
+const HEX: &str = "hex:";
+const FAREWELL_BYTES_MAX: usize = 512;
 
 impl Value for UpstreamUrl {
     type Allowed = ();

@@ -9,6 +9,7 @@ use net_io::{Now, SocketId};
 use super::admission::Admission;
 use super::budget;
 use super::challenge::Challenger;
+use super::farewell::Farewells;
 use super::handoff::Handoff;
 use super::locals::Locals;
 use super::mailbox::Mailbox;
@@ -35,6 +36,7 @@ pub(super) struct Ingress<'a, S> {
     /// The embedded upstream, where there are no backends.
     pub(super) echo: Option<&'a mut Echo>,
     pub(super) handoff: &'a mut Handoff,
+    pub(super) farewells: &'a mut Farewells,
     pub(super) stats: &'a mut Stats,
 }
 
@@ -126,7 +128,12 @@ impl<S> Ingress<'_, S> {
             sessions: self.sessions.table.len(),
             sessions_max: self.mailbox.policy.sessions_max,
         };
-        admission.decide(conv, payload, config)?;
+        admission.decide(conv, payload, config).inspect_err(|&reason| {
+            if reason == DropReason::Draining {
+                let policy = &self.mailbox.policy;
+                self.farewells.owe((socket, peer, local), conv, payload, policy);
+            }
+        })?;
         let session = Session::new(key, socket.0, self.locals.index(local), self.now);
         let index = self.sessions.add(session, self.stats);
         self.established(index, local, payload)

@@ -45,23 +45,25 @@ impl<S> Mailbox<S> {
     }
 
     /// Applies what came since the last turn, up to the first question: what stands behind it waits for the next turn. The queue
-    /// is bounded, and so is this loop.
-    pub(super) fn apply(&mut self) {
+    /// is bounded, and so is this loop. Tells whether the policy is another now.
+    pub(super) fn apply(&mut self) -> bool {
         self.more = false;
+        let mut reloaded = false;
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 ShardCommand::Drain => self.draining = true,
                 ShardCommand::Undrain => self.draining = false,
-                ShardCommand::Reload(policy) => self.policy = policy,
+                ShardCommand::Reload(policy) => (self.policy, reloaded) = (policy, true),
                 ShardCommand::Backends(backends) => self.backends = Some(backends),
                 ShardCommand::Adopt { backend, stream } => self.adopted.push((backend, stream)),
                 ShardCommand::Sessions(ask) => {
                     (self.asked, self.more) = (Some(ask), true);
-                    return;
+                    break;
                 }
                 ShardCommand::Stop => self.stopping = true,
             }
         }
+        reloaded
     }
 
     /// The next turn must not wait: the wake for what stands behind a question may be spent.

@@ -7,6 +7,7 @@ pub mod backend_stats;
 mod budget;
 mod challenge;
 mod egress;
+mod farewell;
 mod handoff;
 mod hearing;
 mod ingress;
@@ -35,6 +36,7 @@ use answer::Answerer;
 use backend_stats::SharedBackendStats;
 use challenge::Challenger;
 use egress::Egress;
+use farewell::Farewells;
 pub use handoff::Handoff;
 use hearing::Hearing;
 use ingress::Ingress;
@@ -65,6 +67,8 @@ pub struct Policy {
     pub tombstones_max: u32,
     /// Bytes one session may have queued towards its client before its receive window closes.
     pub session_bytes_max: usize,
+    /// What those are told who come during a drain; empty says nothing.
+    pub farewell: Vec<u8>,
 }
 
 /// Where a shard's messages go.
@@ -133,6 +137,7 @@ pub struct Shard<D: Driver> {
     sessions: Sessions,
     locals: Locals,
     challenger: Challenger,
+    farewells: Farewells,
     outlet: Outlet,
     stats: Stats,
     shared: SharedStats,
@@ -171,6 +176,7 @@ impl<D: Driver> Shard<D> {
             sessions: Sessions::new(sessions_max, setup.store_bytes_max, setup.seed, now),
             locals: Locals::default(),
             challenger: Challenger::new(setup.secret),
+            farewells: Farewells::default(),
             outlet,
             stats,
             shared: setup.stats,
@@ -246,7 +252,9 @@ impl<D: Driver> Shard<D> {
     }
 
     fn apply(&mut self, now: Millis) {
-        self.mailbox.apply();
+        if self.mailbox.apply() {
+            self.sessions.rearm_all();
+        }
         if let Outlet::Backends(upstreams) = &mut self.outlet {
             upstreams.apply(&mut self.driver, &mut self.mailbox, now);
         }
@@ -270,6 +278,7 @@ impl<D: Driver> Shard<D> {
             challenger: &self.challenger,
             echo,
             handoff: &mut self.handoff,
+            farewells: &mut self.farewells,
             stats: &mut self.stats,
         };
         ingress.retry_blocked();
@@ -346,6 +355,7 @@ impl<D: Driver> Shard<D> {
     }
 
     fn egress(&mut self, now: Millis) -> bool {
+        self.farewells.say(&mut self.driver, now, &self.mailbox.policy, &mut self.stats);
         let mut egress = Egress {
             now,
             heard: self.hearing.heard(now),

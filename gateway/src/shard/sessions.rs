@@ -21,6 +21,8 @@ pub(super) struct Sessions {
     /// Payload in flight.
     pub(super) store: Store,
     trim: Trim,
+    /// The slot from which timers are yet to be looked at again.
+    rearm_from: Option<u32>,
     /// Where the gateway's own prober knocks from.
     pub(super) probers: Vec<Peer>,
     /// Its live sessions.
@@ -44,6 +46,7 @@ impl Sessions {
             wheel: Wheel::new(now),
             store: Store::new(store_bytes_max),
             trim: Trim::new(now),
+            rearm_from: None,
             probers: Vec::new(),
             probes: 0,
             tombstones: Tombstones::new(seed.rotate_left(32)),
@@ -195,6 +198,23 @@ impl Sessions {
         }
     }
 
+    /// Another policy: timers may be due sooner than they stand.
+    pub(super) const fn rearm_all(&mut self) {
+        self.rearm_from = Some(0);
+    }
+
+    /// Looks at a part of the timers again, if that is due; tells whether it was the last part.
+    fn rearm(&mut self, policy: &Policy, now: Millis) -> bool {
+        let Some(from) = self.rearm_from else { return true };
+        let slots = self.table.slots();
+        let end = slots.min(from.saturating_add(budget::REARMED_SLOTS));
+        for index in from..end {
+            self.arm(index, policy, now);
+        }
+        self.rearm_from = (end < slots).then_some(end);
+        self.rearm_from.is_none()
+    }
+
     /// When a timer, a tombstone or memory is to be looked at next.
     #[must_use]
     pub(super) fn next_deadline(&self, now: Millis) -> Option<Millis> {
@@ -213,8 +233,9 @@ impl Sessions {
     /// time until which everything that arrived was taken in.
     pub(super) fn expire(&mut self, now: Millis, policy: &Policy, stats: &mut Stats) -> bool {
         self.tombstones.expire(now, budget::TOMBSTONES);
+        let rearmed = self.rearm(policy, now);
         for _ in 0..budget::TIMERS {
-            let Some(index) = self.wheel.pop(now) else { return true };
+            let Some(index) = self.wheel.pop(now) else { return rearmed };
             stats.add(Stat::TimersExpired, 1);
             let Some(session) = self.table.get_mut(index) else { continue };
             if let Tie::Leaving { until, end } = session.tie

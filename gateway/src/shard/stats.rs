@@ -165,6 +165,8 @@ closed_enum! {
         StoreBytesRecycled => "store_bytes_recycled",
         /// Silent clients asked whether they are there.
         ChallengesSent => "challenges_sent",
+        /// Clients told, during a drain, where to go instead.
+        Farewells => "farewells",
         /// Gauge: clients that announce no room.
         ClientsStalled => "clients_stalled",
         /// Segments sent for the first time.

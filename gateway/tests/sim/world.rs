@@ -45,6 +45,7 @@ pub(crate) fn policy() -> Policy {
         tombstone_ms: 30_000,
         tombstones_max: 1000,
         session_bytes_max: 256 * 1024,
+        farewell: Vec::new(),
     }
 }
 

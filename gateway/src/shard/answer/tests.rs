@@ -31,6 +31,7 @@ impl Bench {
             tombstone_ms: 30_000,
             tombstones_max: 1000,
             session_bytes_max: 64 << 10,
+            farewell: Vec::new(),
         };
         let mut bench = Self {
             policy,
