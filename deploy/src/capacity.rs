@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use crossbeam::channel::after;
 
 use crate::child::{Gateway, Process};
+use crate::machine;
 use crate::rules::home;
 
 /// A measurement.
@@ -56,7 +57,7 @@ impl Capacity {
     pub fn run(&self) -> anyhow::Result<()> {
         let session_bytes = self.at_rest()?;
         let mut text = String::new();
-        writeln!(text, "{}\n", machine()?)?;
+        writeln!(text, "{}\n", machine::line()?)?;
         writeln!(
             text,
             "A session at rest, of {} sessions: **m = {session_bytes:.0} bytes**.\n",
@@ -181,26 +182,6 @@ fn fleet(text: &mut String, session_bytes: f64, costs: &[Cost]) -> anyhow::Resul
         writeln!(text)?;
     }
     Ok(())
-}
-
-/// Where this was measured.
-fn machine() -> anyhow::Result<String> {
-    let cpus = fs::read_to_string("/proc/cpuinfo")?;
-    let model =
-        cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("\t: unknown");
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let cores = cpus.lines().filter(|line| line.starts_with("processor")).count();
-    let commit = Command::new("git")
-        .args(["rev-parse", "--short=12", "HEAD"])
-        .current_dir(home())
-        .output()?;
-    ensure!(commit.status.success(), "git rev-parse");
-    Ok(format!(
-        "Measured with gateway and load on one machine: {}, {cores} cores, Linux {}, commit {}.",
-        model.trim_start_matches(['\t', ' ', ':']),
-        kernel.trim(),
-        String::from_utf8_lossy(&commit.stdout).trim(),
-    ))
 }
 
 const BEGIN: &str = "<!-- figures: kcp-deploy capacity writes from here -->";

@@ -3,12 +3,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
-use crossbeam::channel::bounded;
+use crossbeam::channel::{after, bounded};
 use serde_json::Value;
 
 /// A running program.
@@ -36,6 +36,22 @@ impl Process {
 }
 
 impl Process {
+    /// Waits for its end; `None` when it goes on for longer than that.
+    pub(crate) fn ends_within(&mut self, time: Duration) -> anyhow::Result<Option<ExitStatus>> {
+        let mut left = time;
+        loop {
+            if let Some(status) = self.0.try_wait()? {
+                return Ok(Some(status));
+            }
+            if left.is_zero() {
+                return Ok(None);
+            }
+            let wait = left.min(LOOK);
+            let _ = after(wait).recv();
+            left -= wait;
+        }
+    }
+
     /// CPU time of its threads so far, in seconds, as the scheduler has it: `process_cpu_seconds_total` counts whole ones.
     pub(crate) fn cpu_s(&self) -> anyhow::Result<f64> {
         let mut ns = 0.0;
@@ -101,8 +117,37 @@ impl Gateway {
         ureq::post(format!("http://{}{path}", self.admin)).send_empty()?;
         Ok(())
     }
+
+    /// Likewise, where an answer that says no is one, too.
+    pub(crate) fn post_whatever(&self, path: &str) -> anyhow::Result<()> {
+        let post = ureq::post(format!("http://{}{path}", self.admin));
+        post.config().http_status_as_error(false).build().send_empty()?;
+        Ok(())
+    }
+
+    /// GETs from it.
+    pub(crate) fn get(&self, path: &str) -> anyhow::Result<String> {
+        let mut answer = ureq::get(format!("http://{}{path}", self.admin)).call()?;
+        Ok(answer.body_mut().read_to_string()?)
+    }
 }
 
+/// A segment of KCP as a client sends it: `sn`, `una` and what it carries.
+pub(crate) fn segment(conv: u32, sn: u32, una: u32, payload: &[u8]) -> Vec<u8> {
+    const PUSH: u8 = 81;
+    let mut segment = conv.to_le_bytes().to_vec();
+    segment.extend([PUSH, 0]);
+    segment.extend(128_u16.to_le_bytes());
+    let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    for field in [1, sn, una, len] {
+        segment.extend(field.to_le_bytes());
+    }
+    segment.extend(payload);
+    segment
+}
+
+/// How often an end is looked for.
+const LOOK: Duration = Duration::from_millis(10);
 /// Time for a gateway to begin to serve, on a host with much else to do.
 const START: Duration = Duration::from_secs(30);
 /// Of what a gateway says that does not start.

@@ -9,6 +9,8 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use kcp_deploy::capacity::Capacity;
 use kcp_deploy::drill::Drill;
+use kcp_deploy::reloads::Reloads;
+use kcp_deploy::scrapes::Scrapes;
 use kcp_deploy::{dashboards, manifests, rules};
 
 /// Makes and tries what operators are given.
@@ -49,6 +51,42 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Twenty reloads and a drain under load: fails when anything is lost. Needs both programs built.
+    Reloads {
+        /// Where kcp-gateway and kcp-loadgen are.
+        #[arg(long, default_value = "target/release")]
+        programs: PathBuf,
+        /// Sessions that play.
+        #[arg(long, default_value_t = 50_000)]
+        sessions: u32,
+        /// Messages per second of each.
+        #[arg(long, default_value_t = 1)]
+        rate: u32,
+        /// Seconds that they play.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Measure what a scrape costs at many sessions, and what players notice. Wants a quiet machine and both programs built.
+    Scrapes {
+        /// Where kcp-gateway and kcp-loadgen are.
+        #[arg(long, default_value = "target/release")]
+        programs: PathBuf,
+        /// Silent sessions.
+        #[arg(long, default_value_t = 1_000_000)]
+        sessions: u32,
+        /// Sessions that play.
+        #[arg(long, default_value_t = 1_000)]
+        players: u32,
+        /// Messages per second of each of them.
+        #[arg(long, default_value_t = 10)]
+        rate: u32,
+        /// Seconds of a round.
+        #[arg(long, default_value_t = 15)]
+        seconds: u64,
+        /// Rounds with a scrape every second, and as many without.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
     /// Measure CAPACITY.md's figures and write them there. Wants a quiet machine and both programs built.
     Capacity {
         /// Where kcp-gateway and kcp-loadgen are.
@@ -69,6 +107,13 @@ fn main() -> anyhow::Result<()> {
         Command::Same { kustomize, helm } => manifests::same(&kustomize, &helm),
         Command::Capacity { programs, sessions, seconds } => {
             Capacity { programs, sessions, time: Duration::from_secs(seconds) }.run()
+        }
+        Command::Reloads { programs, sessions, rate, seconds } => {
+            Reloads { programs, sessions, rate, time: Duration::from_secs(seconds) }.run()
+        }
+        Command::Scrapes { programs, sessions, players, rate, seconds, rounds } => {
+            let time = Duration::from_secs(seconds);
+            Scrapes { programs, sessions, players, rate, time, rounds }.run()
         }
         Command::Drill { programs, speed, only, pictures, json } => {
             Drill { programs, speed, only, pictures, json }.run()

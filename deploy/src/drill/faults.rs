@@ -1,5 +1,7 @@
 //! What can go wrong with a gateway, done to one on purpose.
 
+mod backends;
+
 use std::fs;
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -10,6 +12,7 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use super::{Fault, Scene};
+use crate::child::segment;
 
 const fn fault(
     alert: &'static str,
@@ -20,7 +23,7 @@ const fn fault(
 }
 
 /// No fault: players who play. Nothing may fire.
-pub(super) const WELL: Fault = fault("well", "200 players who play and 50 who are silent", well);
+pub(super) const WELL: Fault = fault("well", "200 players at a backend, 50 who are silent", well);
 
 /// Every fault. What needs a core for itself comes alone.
 pub(super) const PHASES: &[&[Fault]] = &[
@@ -39,9 +42,16 @@ pub(super) const PHASES: &[&[Fault]] = &[
         fault("KcpGatewayDriverFallback", "a host without lockable memory", driver_fallback),
         fault("KcpGatewayReloadFailed", "a reload of a broken file", reload_failed),
         fault("KcpGatewayProbeFails", "a firewall refuses all that comes in", probe_fails),
+        fault("KcpGatewayNoBackend", "nobody where the backend should be", backends::no_backend),
+        fault("KcpGatewayBackendDown", "nobody at one of two addresses", backends::down),
+        fault("KcpGatewayBackendFlaps", "the same, believed again and again", backends::flaps),
+        fault("KcpGatewayBackendConnects", "the same, believed for ever", backends::connects),
+        fault("KcpGatewayBackendMemory", "4 MB for players who take nothing", backends::memory),
+        fault("KcpGatewayBackendList", "a broken file of backends", backends::list),
         fault("KcpGatewayDescriptors", "45 silent connections, 64 descriptors", descriptors),
     ],
     &[fault("KcpGatewaySocketOverflow", "stopped for 0.2 s of every 0.5 s", socket_overflow)],
+    &[fault("KcpGatewayOverloaded", "stopped for 0.2 s of every 0.22 s", overloaded)],
     &[fault(
         "KcpGatewayCpuSaturated",
         "4,000 messages a second, scrapes without pause",
@@ -51,7 +61,8 @@ pub(super) const PHASES: &[&[Fault]] = &[
 ];
 
 fn well(scene: &Scene<'_>) -> anyhow::Result<()> {
-    let gateway = scene.gateway(&["session.keepalive_s=5"])?;
+    let (backend, _backend) = backends::backend(scene, &[])?;
+    let gateway = scene.gateway(&["session.keepalive_s=5", &backends::url(&[backend])])?;
     let _load = scene.load(gateway.listener, &["--sessions", "200", "--rate", "5"])?;
     let _silent = scene.load(gateway.listener, &["--sessions", "50", "--rate", "0"])?;
     scene.hold();
@@ -145,17 +156,8 @@ fn malformed(scene: &Scene<'_>) -> anyhow::Result<()> {
 
 /// A segment of a session in full swing: its number and its acknowledgements are not a beginning's.
 fn strangers(scene: &Scene<'_>) -> anyhow::Result<()> {
-    const PUSH: u8 = 81;
     let gateway = scene.gateway(&[])?;
-    let mut segment = Vec::new();
-    segment.extend(0x1234_5678_u32.to_le_bytes());
-    segment.extend([PUSH, 0]);
-    segment.extend(128_u16.to_le_bytes());
-    for field in [1_u32, 700, 600, 4] {
-        segment.extend(field.to_le_bytes());
-    }
-    segment.extend(b"shot");
-    flood(scene, gateway.listener, &segment)
+    flood(scene, gateway.listener, &segment(0x1234_5678, 700, 600, b"shot"))
 }
 
 fn network_loss(scene: &Scene<'_>) -> anyhow::Result<()> {
@@ -213,6 +215,18 @@ fn socket_overflow(scene: &Scene<'_>) -> anyhow::Result<()> {
     let gateway = scene.gateway(&["shards.count=1", "io.recv_buffer_bytes=65536"])?;
     let _load = scene.load(gateway.listener, &["--sessions", "200", "--rate", "50"])?;
     while scene.pause(Duration::from_millis(300)) {
+        gateway.process.signal("STOP")?;
+        scene.pause(Duration::from_millis(200));
+        gateway.process.signal("CONT")?;
+    }
+    Ok(())
+}
+
+/// A gateway that gets a tenth of its core's time, under a load that wants more.
+fn overloaded(scene: &Scene<'_>) -> anyhow::Result<()> {
+    let gateway = scene.gateway(&["shards.count=1"])?;
+    let _load = scene.load(gateway.listener, &["--sessions", "1000", "--rate", "30"])?;
+    while scene.pause(Duration::from_millis(20)) {
         gateway.process.signal("STOP")?;
         scene.pause(Duration::from_millis(200));
         gateway.process.signal("CONT")?;
