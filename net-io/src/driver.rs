@@ -225,6 +225,9 @@ pub trait Driver {
     /// as one send. When it was fewer than all, [`StreamEvent::Writable`] tells when to go on.
     fn stream_write(&mut self, id: StreamId, bytes: &[u8]) -> usize;
 
+    /// Bytes that a stream has queued and that the kernel has not taken: what [`Close::Abort`] would drop now.
+    fn stream_queued(&self, id: StreamId) -> usize;
+
     /// Ends a stream from this side; see [`Close`].
     fn stream_close(&mut self, id: StreamId, how: Close);
 

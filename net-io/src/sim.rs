@@ -263,6 +263,10 @@ impl Driver for SimDriver {
         taken
     }
 
+    fn stream_queued(&self, id: StreamId) -> usize {
+        self.streams.as_ref().map_or(0, |streams| streams.table.queued(id))
+    }
+
     fn stream_close(&mut self, id: StreamId, how: Close) {
         if let Some(streams) = &mut self.streams {
             streams.close(id, how);

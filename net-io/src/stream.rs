@@ -81,8 +81,8 @@ pub enum StreamEvent<'a> {
     Writable(StreamId),
     /// The peer has sent everything. The other direction lives on until [`Driver::stream_close`](crate::Driver::stream_close).
     Fin(StreamId),
-    /// It is over. The handle is no longer valid.
-    Closed(StreamId, StreamEnd),
+    /// It is over, and so many bytes that were queued have not been taken by the kernel. The handle is no longer valid.
+    Closed(StreamId, StreamEnd, usize),
 }
 
 impl StreamEvent<'_> {
@@ -95,7 +95,7 @@ impl StreamEvent<'_> {
             | Self::Data(id, _)
             | Self::Writable(id)
             | Self::Fin(id)
-            | Self::Closed(id, _) => id,
+            | Self::Closed(id, ..) => id,
         }
     }
 }

@@ -38,6 +38,7 @@ tests! {
     an_abort_is_an_rst
     an_abort_while_a_read_is_armed_is_an_rst
     an_rst_ends_the_stream
+    what_never_left_is_told_at_the_end
     a_finish_is_a_fin_behind_everything_written
     nothing_is_delayed_by_nagle
     sockets_made_elsewhere_are_adopted
@@ -82,7 +83,7 @@ fn next(driver: &mut impl Kernel) -> Seen {
                 StreamEvent::Data(_, bytes) => Seen::Data(bytes.to_vec()),
                 StreamEvent::Writable(_) => Seen::Writable,
                 StreamEvent::Fin(_) => Seen::Fin,
-                StreamEvent::Closed(_, end) => Seen::Closed(end),
+                StreamEvent::Closed(_, end, _) => Seen::Closed(end),
             };
         }
         assert!(driver.submit_and_wait(Some(limit)).unwrap() < limit, "nothing happened");
@@ -140,6 +141,31 @@ fn an_rst_ends_the_stream(mut driver: impl Kernel) {
         assert_eq!(seen, Seen::Closed(StreamEnd::Reset));
     }
     assert_eq!(driver.stream_counters().ended_reset, 2);
+}
+
+/// A peer that takes nothing, and is gone: what the kernel had no room for is known to be lost.
+fn what_never_left_is_told_at_the_end(mut driver: impl Kernel) {
+    let (id, peer) = connected(&mut driver);
+    while driver.stream_queued(id) == 0 {
+        driver.stream_write(id, &[7; 100_000]);
+        poll(&mut driver);
+    }
+    let queued = driver.stream_queued(id);
+    SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    driver.stream_read(id);
+    let unsent = loop {
+        match driver.stream_event() {
+            Some(StreamEvent::Closed(_, end, unsent)) => {
+                assert_eq!(end, StreamEnd::Reset);
+                break unsent;
+            }
+            Some(_) => {}
+            None => drop(driver.submit_and_wait(None).unwrap()),
+        }
+    };
+    assert!((1..=queued).contains(&unsent), "{unsent} of {queued}");
+    assert_eq!(driver.stream_queued(id), 0, "there is no such stream any more");
 }
 
 fn a_finish_is_a_fin_behind_everything_written(mut driver: impl Kernel) {

@@ -36,7 +36,7 @@ pub struct Upstream {
     /// new one hears of the session for the first time. Default `end`. Reloadable.
     pub on_loss: OnLoss,
     /// `overflow`: what happens to a session whose client takes less than its backend sends. `pause`: the backend waits.
-    /// `disconnect`: it ends, counted. Whatever this says, yamux sessions that hold most of `pool_bytes_max` end when nine
+    /// `disconnect`: it ends, counted. Whatever this says, the sessions that hold most of `pool_bytes_max` end when nine
     /// tenths of it wait. At NATS nobody can be made to wait: there `pause` drops the message, counted. Default `pause`. Reloadable,
     /// but with NATS.
     pub overflow: OnOverflow,

@@ -100,7 +100,7 @@ const fn of_stat(stat: BackendStat) -> Def {
         BackendStat::WaitedForClient => WAITS.with("for", "client"),
         BackendStat::MessagesLost => counter(
             "kcp_gateway_backend_messages_lost_total",
-            "Messages for the backend that were still in the gateway when its part in their session ended.",
+            "Messages for the backend that had not left the gateway, or may not have, when their connection ended.",
         ),
         BackendStat::BytesLost => counter(
             "kcp_gateway_backend_lost_bytes_total",

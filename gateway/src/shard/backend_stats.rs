@@ -44,7 +44,7 @@ closed_enum! {
         WaitedForBackend => "waited_for_backend",
         /// Times it had to wait for a client.
         WaitedForClient => "waited_for_client",
-        /// Messages for it that were lost because they waited in the gateway when its part in their session ended.
+        /// Messages for it that had not left the gateway, or may not have, when the connection that carried them ended.
         MessagesLost => "messages_lost",
         /// Bytes of its messages that were lost because they waited for their client when the session ended.
         BytesLost => "bytes_lost",
@@ -54,7 +54,7 @@ closed_enum! {
 closed_enum! {
     /// Why a session's connection could not be made.
     ConnectFailure {
-        /// As many connections as are allowed.
+        /// As many connections as are allowed: it had to wait for its turn. Once for each.
         Limit => "limit",
         /// No file descriptor left.
         Files => "files",

@@ -286,6 +286,11 @@ impl Link {
         }
     }
 
+    /// Memory is short, and this link keeps more than others: it ends.
+    pub fn shed<F: FnMut(Event<'_>) -> bool>(&mut self, cx: &mut Cx<'_, F>) {
+        self.end(cx, End::Shed);
+    }
+
     /// When to call [`Link::handle_timeout`] next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Now> {

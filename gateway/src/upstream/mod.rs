@@ -24,13 +24,13 @@
 //! | `Data` | `on_read` | `on_read`, then at once the next `stream_read` |
 //! | `Writable` | `on_writable`, writing with `stream_write` | `stream_write(pending)`, its answer to `on_written` |
 //! | `Fin` | `on_fin` | `on_eof`, then `tear_down` |
-//! | `Closed` | `on_end` | `fail(Reset)`, then `tear_down` |
+//! | `Closed` | `on_end` | `fail(Reset)`, then `tear_down` and `abandon` |
 //! | `stream_read`, `stream_close` | as `poll_op` says | read always; close after `tear_down` |
 //!
 //! `nats` is neither: [`nats`] says what its sessions are, and its [`nats::bridge`] what lies between them and the connection.
 //!
-//! When the pool is nearly full, the streams that hold most of it end: [`yamux::Mux::count_backlogs`] and
-//! [`yamux::Mux::shed`].
+//! When the pool is nearly full, the sessions that hold most of it end: [`yamux::Mux::count_backlogs`] and
+//! [`yamux::Mux::shed`], [`link::Link::shed`].
 
 pub mod backend;
 pub mod backoff;

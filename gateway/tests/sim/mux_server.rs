@@ -16,10 +16,14 @@ pub(crate) struct MuxServer {
     pub(crate) at: Option<(u32, Manner)>,
     /// Takes messages, and gives no window for them.
     pub(crate) deaf: bool,
+    /// Reads nothing at all.
+    pub(crate) stuck: bool,
     pub(crate) messages: u64,
     /// Streams opened, and those that the gateway has finished.
     pub(crate) opened: u64,
     pub(crate) finished: u64,
+    /// Codes other than 0 with which the gateway went away.
+    pub(crate) faults: Vec<u32>,
 }
 
 /// How a server leaves the path of virtue.
@@ -86,9 +90,11 @@ impl MuxServer {
             links: Vec::new(),
             at: None,
             deaf: false,
+            stuck: false,
             messages: 0,
             opened: 0,
             finished: 0,
+            faults: Vec::new(),
         }
     }
 
@@ -143,15 +149,17 @@ impl MuxServer {
                 }
                 StreamEvent::Connected(_) | StreamEvent::Writable(_) => {}
             }
-            self.driver.stream_read(id);
+            if !self.stuck {
+                self.driver.stream_read(id);
+            }
         }
         let mut links = std::mem::take(&mut self.links);
-        links.retain(|link| !gone.contains(&link.id));
         for link in &mut links {
             self.serve(link);
             let taken = self.driver.stream_write(link.id, &link.outbox);
             link.outbox.drain(..taken);
         }
+        links.retain(|link| !gone.contains(&link.id));
         self.links = links;
         for id in gone {
             self.driver.stream_close(id, Close::Abort);
@@ -171,7 +179,7 @@ impl MuxServer {
             match kind {
                 PING if flags & SYN != 0 => link.outbox.extend(frame(PING, ACK, 0, length)),
                 PING => {}
-                GO_AWAY => assert_eq!(length, 0, "the gateway found no fault"),
+                GO_AWAY => self.faults.extend(Some(length).filter(|&code| code != 0)),
                 _ => self.stream_frame(link, kind, flags, id, length, &body),
             }
         }

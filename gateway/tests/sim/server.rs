@@ -145,7 +145,7 @@ impl Server {
                         self.driver.stream_close(id, Close::Finish);
                     }
                 }
-                StreamEvent::Closed(_, end) => {
+                StreamEvent::Closed(_, end, _) => {
                     self.connections.remove(&slot);
                     *(if end == StreamEnd::Finished {
                         &mut self.finished

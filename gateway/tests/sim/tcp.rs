@@ -321,6 +321,51 @@ fn a_client_that_takes_nothing_stops_its_server_and_loses_nothing() {
 }
 
 #[test]
+fn those_who_hold_most_end_when_memory_runs_short() {
+    const SMALL: usize = 256 << 10;
+    let policy = Policy { session_bytes_max: 32 << 10, ..policy() };
+    let backends = Arc::new(backends(vec![backend(0, SERVERS[0])]));
+    let mut world =
+        World::with_backends(&SimConfig::default(), 1, policy, (Arc::clone(&backends), SMALL));
+    world.servers.push(Server::new(&world.net, SERVERS[0], Manner::Echo));
+    world.add_client(40, 100, 20_000);
+    world.clients[0].outstanding = 100;
+    world.clients[0].reading = false;
+    world.add_client(10, 300, 1000);
+    let mut most = 0;
+    for _ in 0..400 {
+        world.run(50, |_| false);
+        most = most.max(world.stat(Stat::PoolBytes));
+    }
+    assert!(most <= SMALL as u64, "{most}");
+    let shed = world.ends(EndReason::Shed);
+    assert!((1..40).contains(&shed), "{shed} ended");
+    assert_eq!(world.ends(EndReason::PoolFull), 0);
+    assert!(world.clients[1].calls.iter().all(Call::is_complete), "and the others are served");
+    assert_eq!(world.backend(0, |b| b.partings(Parting::Shed)), shed);
+}
+
+#[test]
+fn messages_that_a_lost_connection_still_had_are_counted() {
+    let mut world = world(&SimConfig::default(), 1, &[Manner::Echo]);
+    world.servers[0].deaf = true;
+    world.add_client(4, 600, 4_000);
+    world.clients[0].outstanding = 600;
+    world.run(10_000, |_| false);
+    assert_eq!(world.backend(0, |b| b.get(BackendStat::MessagesLost)), 0, "they only wait");
+    world.servers[0].die();
+    assert!(world.run(5_000, |world| world.ends(EndReason::BackendReset) == 4));
+    let taken = world.backend(0, |b| b.get(BackendStat::MessagesOut));
+    let lost = world.backend(0, |b| b.get(BackendStat::MessagesLost));
+    assert!(lost >= 4 * 50 && lost <= taken, "{lost} of {taken}");
+    let gone = taken - lost;
+    world.clients[0].muted = true;
+    world.run(700_000, |_| false);
+    assert_eq!(world.backend(0, |b| b.get(BackendStat::MessagesLost)), taken - gone, "once");
+    assert_settled(&world);
+}
+
+#[test]
 fn an_operator_finds_the_sessions_of_a_backend() {
     let mut world = world(&SimConfig::default(), 1, &[Manner::Echo; 2]);
     world.add_client(10, 1_000_000, 64);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kcp_gateway::control::command::{Report, ShardCommand};
 use kcp_gateway::shard::Policy;
-use kcp_gateway::shard::backend_stats::{BackendStat, LinkEnd, Parting};
+use kcp_gateway::shard::backend_stats::{BackendStat, ConnectFailure, LinkEnd, Parting};
 use kcp_gateway::shard::stats::{EndReason, Stat};
 use kcp_gateway::upstream::backend::{Backend, BackendId, Backends, Kind, OnLoss};
 use kcp_gateway::upstream::framing::{Codec, Framing};
@@ -160,6 +160,52 @@ fn a_stream_that_ends_ends_its_session_and_no_other() {
 }
 
 #[test]
+fn a_stream_that_is_cut_off_was_meant_and_its_session_is_given_to_nobody_else() {
+    let reroute = |backends: &mut Backends| backends.on_loss = OnLoss::Reroute;
+    let Links { mut world, .. } = Links::new(&calm(1), 1, 2, reroute);
+    world.mux_servers[0].at = Some((5, Manner::Reset));
+    world.add_client(8, 40, 500);
+    assert!(world.run(60_000, |world| world.ends(EndReason::BackendReset) == 4));
+    let done = |world: &World| {
+        world.clients[0].calls.iter().filter(|call| call.is_complete()).count() == 4
+    };
+    assert!(world.run(60_000, done), "the other server's are served");
+    assert_eq!(world.backend(0, |b| b.get(BackendStat::SessionsRerouted)), 0);
+    assert_eq!(world.backend(1, |b| b.get(BackendStat::SessionsAssigned)), 4);
+}
+
+#[test]
+fn messages_that_a_lost_link_still_had_are_counted() {
+    let Links { mut world, .. } = Links::new(&calm(4), 1, 1, |_| {});
+    world.add_client(20, 300, 4_000);
+    world.clients[0].outstanding = 300;
+    world.run(100, |_| false);
+    world.mux_servers[0].stuck = true;
+    world.run(5_000, |_| false);
+    assert_eq!(world.backend(0, |b| b.get(BackendStat::MessagesLost)), 0, "they only wait");
+    world.mux_servers[0].die();
+    assert!(world.run(5_000, |world| world.ends(EndReason::BackendLinkLost) == 20));
+    world.run(100, |_| false);
+    let taken = world.backend(0, |b| b.get(BackendStat::MessagesOut));
+    let lost = world.backend(0, |b| b.get(BackendStat::MessagesLost));
+    let served = world.mux_servers[0].messages;
+    // The rest had left the gateway: what a connection holds, and what the server had read of a message.
+    let on_the_way = taken - served - lost;
+    assert!(lost > 400, "the write buffers were full of them: {lost}");
+    assert!(on_the_way < 300, "{taken} taken, {served} served, {lost} lost");
+}
+
+#[test]
+fn a_session_that_waits_for_its_turn_is_counted_once() {
+    let Links { mut world, .. } = Links::new(&calm(5), 1, 1, |backends| {
+        backends.list[0].kind = Kind::Yamux(Config { streams_max: 4, ..Config::new(CODEC) });
+    });
+    world.add_client(10, 5, 64);
+    assert!(world.run(8_000, |world| world.ends(EndReason::NoBackend) == 6));
+    assert_eq!(world.backend(0, |b| b.failures(ConnectFailure::Limit)), 6, "of hundreds of tries");
+}
+
+#[test]
 fn a_server_that_breaks_the_protocol_loses_its_link_and_nobody_else_notices() {
     for (manner, end) in
         [(Manner::Garbage, LinkEnd::Version), (Manner::Overrun, LinkEnd::WindowExceeded)]
@@ -178,6 +224,7 @@ fn a_server_that_breaks_the_protocol_loses_its_link_and_nobody_else_notices() {
             world.clients[0].calls.iter().filter(|call| call.is_complete()).count() == 10
         };
         assert!(world.run(60_000, done), "the other server's are served to the end");
+        assert_eq!(world.mux_servers[1].faults, [1], "it was told, before the connection closed");
         assert_eq!(world.backend(1, |b| b.get(BackendStat::Links)), 0);
         world.clients[0].muted = true;
         world.run(700_000, |_| false);

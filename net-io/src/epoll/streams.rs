@@ -115,7 +115,7 @@ impl EpollStreams {
                 What::Failed(error) => StreamEvent::Failed(id, error),
                 What::Writable => StreamEvent::Writable(id),
                 What::Fin => StreamEvent::Fin(id),
-                What::Closed(end) => StreamEvent::Closed(id, end),
+                What::Closed(end, unsent) => StreamEvent::Closed(id, end, unsent),
                 What::Read(()) => match self.read(id, counters) {
                     Some(len) => StreamEvent::Data(id, &self.buffer[..len]),
                     None => continue,

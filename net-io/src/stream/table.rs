@@ -39,7 +39,8 @@ pub(crate) enum What<B> {
     Read(B),
     Writable,
     Fin,
-    Closed(StreamEnd),
+    /// With the bytes that were queued and that the kernel has not taken.
+    Closed(StreamEnd, usize),
 }
 
 /// A socket that is no stream any more, to be closed once nothing in the kernel uses it.
@@ -297,6 +298,12 @@ impl<S: Duplex, B> Streams<S, B> {
         taken
     }
 
+    /// Bytes that a stream has queued.
+    pub(crate) fn queued(&self, id: StreamId) -> usize {
+        let slot = self.slots.get(id.slot()).filter(|slot| slot.generation == id.generation);
+        slot.map_or(0, |slot| slot.out.len())
+    }
+
     fn starve(&mut self, id: StreamId) {
         // Streams that came and went while the pool was dry are still listed.
         if self.starving.len() >= 2 * self.slots.len() {
@@ -404,7 +411,6 @@ impl<S: Duplex, B> Streams<S, B> {
         if end == StreamEnd::Reset && reads {
             // What the peer said before it left may still be there.
             slot.writing = Writing::Broken;
-            slot.out.clear(&mut self.pool);
         } else {
             self.end(id, end);
         }
@@ -499,7 +505,8 @@ impl<S: Duplex, B> Streams<S, B> {
             StreamEnd::Reset => self.counters.ended_reset += 1,
             StreamEnd::Lost(_) => self.counters.ended_lost += 1,
         }
-        self.retire(id, What::Closed(end));
+        let unsent = self.queued(id);
+        self.retire(id, What::Closed(end, unsent));
     }
 
     /// The stream is over. The caller will be told, and then its handle is no longer valid.
@@ -558,7 +565,7 @@ impl<S: Duplex, B> Streams<S, B> {
             match &happened.what {
                 What::Read(_) if slot.reading == Reading::Arrived => slot.reading = Reading::Idle,
                 What::Writable | What::Fin if slot.writing == Writing::Over => continue,
-                What::Failed(_) | What::Closed(_) => self.release(id),
+                What::Failed(_) | What::Closed(..) => self.release(id),
                 What::Connected | What::Read(_) | What::Writable | What::Fin => {}
             }
             return Some(Ok(happened));

@@ -472,6 +472,10 @@ impl Driver for UringDriver {
         self.streams.as_mut().map_or(0, |streams| streams.table.write(id, bytes))
     }
 
+    fn stream_queued(&self, id: StreamId) -> usize {
+        self.streams.as_ref().map_or(0, |streams| streams.table.queued(id))
+    }
+
     fn stream_close(&mut self, id: StreamId, how: Close) {
         if let Some(streams) = &mut self.streams {
             streams.table.close(id, how);

@@ -143,7 +143,7 @@ impl UringStreams {
                         What::Failed(error) => StreamEvent::Failed(id, error),
                         What::Writable => StreamEvent::Writable(id),
                         What::Fin => StreamEvent::Fin(id),
-                        What::Closed(end) => StreamEvent::Closed(id, end),
+                        What::Closed(end, unsent) => StreamEvent::Closed(id, end, unsent),
                         What::Read(Bytes { buffer, len }) => {
                             let counters = self.table.counters_mut();
                             counters.rx_reads += 1;

@@ -133,7 +133,7 @@ impl<D: Driver> Side<D> {
             StreamEvent::Data(id, bytes) => Seen::Data(id, bytes.to_vec()),
             StreamEvent::Writable(id) => Seen::Writable(id),
             StreamEvent::Fin(id) => Seen::Fin(id),
-            StreamEvent::Closed(id, end) => Seen::Closed(id, end),
+            StreamEvent::Closed(id, end, _) => Seen::Closed(id, end),
         };
         if let Seen::Data(id, bytes) = &seen {
             assert!(!bytes.is_empty());

@@ -119,6 +119,13 @@ impl Desk {
         self.reports.connected(backend);
     }
 
+    /// A session's connection may not be begun yet: counted once, however often it tries again.
+    pub(super) fn put_off(&mut self, backend: BackendId, session: SessionId) {
+        if self.trying.is_none_or(|trying| trying.session != session) {
+            self.stats.failure(backend, ConnectFailure::Limit);
+        }
+    }
+
     /// A session's connection could not be made.
     pub(super) fn failed(&mut self, backend: BackendId, why: ConnectFailure) {
         self.stats.failure(backend, why);

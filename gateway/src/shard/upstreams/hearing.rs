@@ -89,6 +89,7 @@ impl Desk {
     ) {
         let linger_until = floor.millis.add(self.backends.linger_ms);
         let Some(session) = floor.session(id) else { return };
+        let tie = session.tie;
         session.waits_for_backend = false;
         session.backend_waits = false;
         if matches!(end, End::Fin | End::FinMidMessage) && session.kcp.wait_snd() > 0 {
@@ -97,7 +98,7 @@ impl Desk {
             return;
         }
         session.tie = Tie::Free;
-        if is_loss(end) {
+        if is_loss(end, tie) {
             if self.backends.on_loss == OnLoss::Reroute {
                 self.stats.add(backend, BackendStat::SessionsRerouted, 1);
             }
@@ -151,13 +152,12 @@ impl Floor<'_> {
     }
 }
 
-/// The backend is gone, as opposed to one that ends its part. A backend that ends sessions by cutting them off cannot be told
-/// from one that died, over TCP; it should close them in order.
-const fn is_loss(end: End) -> bool {
+/// The backend is gone, as opposed to one that ends its part. On a link of many sessions it says which of them it cuts off; a
+/// connection of the session's own that is cut off cannot be told from a backend that died: it should close in order.
+const fn is_loss(end: End, tie: Tie) -> bool {
     match end {
-        End::Reset | End::ConnectFailed | End::ConnectTimeout | End::Stalled | End::LinkLost => {
-            true
-        }
+        End::Reset => !matches!(tie, Tie::Yamux { .. }),
+        End::ConnectFailed | End::ConnectTimeout | End::Stalled | End::LinkLost => true,
         End::Fin | End::FinMidMessage | End::Refused | End::TooLong | End::PoolFull | End::Shed => {
             false
         }

@@ -14,6 +14,7 @@
 mod desk;
 mod hearing;
 pub(super) mod nats;
+mod shedding;
 mod tcp;
 mod waiting;
 mod yamux;
@@ -23,7 +24,7 @@ use std::net::SocketAddr;
 use kcp_core::{Cx as KcpCx, Millis};
 use net_io::{Driver, Now, StreamEvent};
 
-use super::backend_stats::{BackendStat, ConnectFailure, Parting, SharedBackendStats};
+use super::backend_stats::{BackendStat, Parting, SharedBackendStats};
 use super::locals::Locals;
 use super::mailbox::{Mailbox, SharedBackends};
 use super::sessions::Sessions;
@@ -178,13 +179,10 @@ impl Upstreams {
         let mut left = budget::STREAM_EVENTS;
         while left > 0 && self.event(driver, floor) {
             left -= 1;
+            self.shed(driver, floor);
         }
         let in_time = self.expire(driver, floor);
         self.links.on_timeouts(&mut self.pool, &mut self.desk, floor);
-        if self.pool.bytes_used() > self.pool.bytes_max() / 10 * 9 {
-            let goal = self.pool.bytes_max() / 10 * 8;
-            self.links.shed(goal, &mut self.pool, &mut self.desk, floor);
-        }
         self.admit_waiting(driver, floor);
         left > 0 && in_time
     }
@@ -376,7 +374,7 @@ impl Upstreams {
                 Some(Step::Tied)
             }
             Err(Begin::Later) => {
-                self.desk.stats.failure(backend.id, ConnectFailure::Limit);
+                self.desk.put_off(backend.id, id);
                 self.desk.wait(floor, id, until);
                 None
             }
@@ -437,10 +435,9 @@ impl Upstreams {
                         self.links.on_read(link, bytes, pool, desk, floor);
                         driver.stream_read(id);
                     }
-                    StreamEvent::Fin(_) => self.links.on_end(link, true, desk),
-                    StreamEvent::Closed(..) | StreamEvent::Failed(..) => {
-                        self.links.on_end(link, false, desk);
-                    }
+                    StreamEvent::Fin(_) => self.links.on_fin(link, desk),
+                    StreamEvent::Closed(_, _, unsent) => self.links.on_closed(link, unsent, desk),
+                    StreamEvent::Failed(..) => self.links.on_closed(link, 0, desk),
                     StreamEvent::Writable(_) | StreamEvent::Connected(_) => self.links.mark_dirty(),
                 }
             }
@@ -454,7 +451,7 @@ impl Upstreams {
             StreamEvent::Failed(_, error) => tcp.on_failed(slot, error, pool, desk, floor),
             StreamEvent::Writable(_) => room = tcp.on_writable(driver, slot, pool),
             StreamEvent::Fin(_) => tcp.on_fin(slot, pool, desk, floor),
-            StreamEvent::Closed(..) => tcp.on_closed(slot, pool, desk, floor),
+            StreamEvent::Closed(_, _, unsent) => tcp.on_closed(slot, unsent, pool, desk, floor),
         }
         if let Some(session) = room {
             self.has_room(driver, floor, session);

@@ -38,6 +38,10 @@ struct Connection {
     guest: Guest,
     link: Link,
     standing: Standing,
+    /// The rest of a message was dropped.
+    rest_lost: bool,
+    /// Messages taken since nothing was queued at the driver: those that may be queued there still.
+    queued: u32,
 }
 
 /// What a connection is counted as.
@@ -105,8 +109,14 @@ impl Tcp {
         self.make_room(slot);
         let link = Link::new(now, &self.configs[guest.backend.index()]);
         let (chunk, place) = place(slot);
-        self.chunks[chunk][place] =
-            Some(Connection { stream, guest, link, standing: Standing::Connecting });
+        self.chunks[chunk][place] = Some(Connection {
+            stream,
+            guest,
+            link,
+            standing: Standing::Connecting,
+            rest_lost: false,
+            queued: 0,
+        });
         Ok(slot)
     }
 
@@ -140,12 +150,17 @@ impl Tcp {
         message: &[u8],
     ) -> Option<(BackendId, Result<(), PushError>)> {
         let (connection, config) = self.at_with_config(slot)?;
-        let Connection { stream, guest, link, standing } = connection;
+        let Connection { stream, guest, link, standing, queued, .. } = connection;
         if guest.session != session || *standing == Standing::Connecting {
             return None;
         }
+        if driver.stream_queued(*stream) == 0 {
+            *queued = 0;
+        }
         let write = |bytes: &[u8]| driver.stream_write(*stream, bytes);
-        Some((guest.backend, link.push(config, pool, message, write)))
+        let pushed = link.push(config, pool, message, write);
+        *queued += u32::from(pushed.is_ok());
+        Some((guest.backend, pushed))
     }
 
     /// The slot of a stream that is a connection here.
@@ -184,14 +199,19 @@ impl Tcp {
         self.with(slot, pool, desk, floor, |link, cx, config| link.on_fin(cx, config));
     }
 
+    /// The connection has ended, and `unsent` bytes that were queued with it.
     pub(super) fn on_closed(
         &mut self,
         slot: u32,
+        unsent: usize,
         pool: &mut Pool,
         desk: &mut Desk,
         floor: &mut Floor<'_>,
     ) {
         self.with(slot, pool, desk, floor, |link, cx, _| link.on_end(cx));
+        if let Some(connection) = self.at(slot) {
+            connection.count_lost(unsent, desk);
+        }
     }
 
     pub(super) fn on_failed(
@@ -205,7 +225,7 @@ impl Tcp {
         if let Some(connection) = self.at(slot) {
             desk.failed(connection.guest.backend, error.into());
         }
-        self.on_closed(slot, pool, desk, floor);
+        self.on_closed(slot, 0, pool, desk, floor);
     }
 
     /// The session that may push now.
@@ -261,6 +281,40 @@ impl Tcp {
         Some((guest.backend, lost))
     }
 
+    /// Counts the connections that keep bytes, by size, as [`Mux::count_backlogs`] does.
+    ///
+    /// [`Mux::count_backlogs`]: crate::upstream::yamux::Mux::count_backlogs
+    pub(super) fn count_backlogs(&self, classes: &mut [u32; 32]) {
+        for connection in self.chunks.iter().flatten().flatten() {
+            if let Some(class) = connection.backlog().checked_ilog2()
+                && let Some(count) = classes.get_mut(class as usize)
+            {
+                *count += 1;
+            }
+        }
+    }
+
+    /// The slots there are.
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> + use<> {
+        0..u32::try_from(self.chunks.len() * CHUNK).unwrap_or(u32::MAX)
+    }
+
+    /// Ends the connection in a slot if it keeps `bytes_min` bytes or more; whether so.
+    pub(super) fn shed(
+        &mut self,
+        slot: u32,
+        bytes_min: usize,
+        pool: &mut Pool,
+        desk: &mut Desk,
+        floor: &mut Floor<'_>,
+    ) -> bool {
+        let keeps = self.at(slot).is_some_and(|c| c.backlog() >= bytes_min.max(1));
+        if keeps {
+            self.with(slot, pool, desk, floor, |link, cx, _| link.shed(cx));
+        }
+        keeps
+    }
+
     /// A connection of which something is due.
     pub(super) fn due(&mut self, now: Millis) -> Option<u32> {
         self.wheel.pop(now)
@@ -301,7 +355,11 @@ impl Tcp {
             match op {
                 Op::Read => driver.stream_read(connection.stream),
                 Op::Finish => driver.stream_close(connection.stream, Close::Finish),
-                Op::Abort => driver.stream_close(connection.stream, Close::Abort),
+                Op::Abort => {
+                    let unsent = driver.stream_queued(connection.stream);
+                    driver.stream_close(connection.stream, Close::Abort);
+                    connection.count_lost(unsent, desk);
+                }
             }
         }
         if connection.link.is_gone() {
@@ -336,9 +394,7 @@ impl Tcp {
         let mut hear = |event: Event<'_>| desk.hear(floor, session, backend, until, event);
         let mut sink: &mut dyn FnMut(Event<'_>) -> bool = &mut hear;
         act(&mut connection.link, &mut Cx { now, pool, sink: &mut sink }, config);
-        if unsent && connection.link.outbound() == 0 {
-            desk.stats.add(backend, BackendStat::MessagesLost, 1);
-        }
+        connection.rest_lost |= unsent && connection.link.outbound() == 0;
     }
 
     fn at(&mut self, slot: u32) -> Option<&mut Connection> {
@@ -371,6 +427,20 @@ impl Tcp {
 }
 
 impl Connection {
+    /// Counts the messages that end with it, when it had `unsent` bytes queued at the driver. Which of those queued since the
+    /// queue was last empty have left is not known: each may be lost.
+    fn count_lost(&mut self, unsent: usize, desk: &mut Desk) {
+        let rest = u32::from(self.rest_lost);
+        let lost = if unsent > 0 { self.queued.max(rest) } else { rest };
+        desk.stats.add(self.guest.backend, BackendStat::MessagesLost, u64::from(lost));
+        (self.rest_lost, self.queued) = (false, 0);
+    }
+
+    /// Bytes that it keeps, either way.
+    const fn backlog(&self) -> usize {
+        self.link.inbound() + self.link.outbound()
+    }
+
     fn stand(&mut self, standing: Standing, desk: &mut Desk) {
         let before = std::mem::replace(&mut self.standing, standing);
         if before == standing {

@@ -33,6 +33,10 @@ struct Link {
     backend: BackendId,
     mux: Mux<SessionId>,
     standing: Standing,
+    /// The connection has ended, with so many bytes queued that the kernel had not taken.
+    closed: Option<usize>,
+    /// Messages lost that the books have.
+    lost: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,11 @@ enum Standing {
     Retired,
     /// It is over. Its sessions are being told.
     Lost,
+    /// It has no sessions any more. What it has left to say goes out, a FIN behind it, and what comes is dropped until the
+    /// backend has finished too: closing over that would send an RST, which takes the last words from it.
+    Leaving {
+        until: Now,
+    },
 }
 
 impl Links {
@@ -83,7 +92,8 @@ impl Links {
         match driver.adopt(stream) {
             Ok(stream) => {
                 driver.stream_read(stream);
-                let link = Link { stream, backend, mux, standing: Standing::Open };
+                let standing = Standing::Open;
+                let link = Link { stream, backend, mux, standing, closed: None, lost: 0 };
                 match self.links.iter_mut().find(|place| place.is_none()) {
                     Some(place) => *place = Some(link),
                     None => self.links.push(Some(link)),
@@ -164,15 +174,26 @@ impl Links {
         desk: &mut Desk,
         floor: &mut Floor<'_>,
     ) {
+        if self.at(number).is_none_or(|link| link.mux.has_failed()) {
+            return;
+        }
         let outcome = self.with(number, pool, desk, floor, |mux, cx| mux.on_read(cx, bytes));
         self.after(number, outcome, desk);
         self.dirty = true;
     }
 
-    /// The connection has ended, in order or not.
-    pub(super) fn on_end(&mut self, number: u16, in_order: bool, desk: &mut Desk) {
+    /// The backend has closed its side of the connection.
+    pub(super) fn on_fin(&mut self, number: u16, desk: &mut Desk) {
         let Some(link) = self.at(number) else { return };
-        let error = if in_order { link.mux.on_eof() } else { link.mux.fail(LinkError::Reset) };
+        let error = link.mux.on_eof();
+        self.after(number, Some(Err(error)), desk);
+    }
+
+    /// The connection has ended, and `unsent` bytes that were queued with it.
+    pub(super) fn on_closed(&mut self, number: u16, unsent: usize, desk: &mut Desk) {
+        let Some(link) = self.at(number) else { return };
+        link.closed = Some(unsent);
+        let error = link.mux.fail(LinkError::Reset);
         self.after(number, Some(Err(error)), desk);
     }
 
@@ -197,6 +218,9 @@ impl Links {
             .flatten()
             .filter_map(|link| match link.standing {
                 Standing::Lost => Some(now),
+                Standing::Leaving { until } => {
+                    Some(if link.closed.is_some() { now } else { until })
+                }
                 Standing::Open | Standing::Retired => link.mux.poll_timeout(now),
             })
             .min()
@@ -266,10 +290,11 @@ impl Links {
         pool: &mut Pool,
     ) {
         let Some(link) = self.at(number) else { return };
+        link.mux.on_sent(driver.stream_queued(link.stream));
         loop {
             let pending = link.mux.pending(now);
             if pending.is_empty() {
-                return;
+                break;
             }
             let offered = pending.len();
             let taken = driver.stream_write(link.stream, pending);
@@ -277,6 +302,9 @@ impl Links {
             if taken < offered {
                 return;
             }
+        }
+        if matches!(link.standing, Standing::Leaving { .. }) {
+            driver.stream_close(link.stream, Close::Finish);
         }
     }
 
@@ -294,7 +322,7 @@ impl Links {
             match link.standing {
                 Standing::Open => continue,
                 Standing::Retired if link.mux.streams() > 0 => continue,
-                Standing::Retired => {}
+                Standing::Retired => self.leave(driver, number, pool, desk, floor),
                 Standing::Lost => {
                     let done = self.with(number, pool, desk, floor, |mux, cx| {
                         mux.tear_down(cx, budget::TORN_DOWN)
@@ -302,34 +330,75 @@ impl Links {
                     if done == Some(false) {
                         continue;
                     }
+                    self.leave(driver, number, pool, desk, floor);
                 }
+                Standing::Leaving { .. } => {}
             }
-            let Some(link) = self.links[usize::from(number)].take() else { continue };
-            driver.stream_close(link.stream, Close::Abort);
-            desk.stats.lower(link.backend, BackendStat::Links);
-            desk.stats.set(link.backend, BackendStat::Streams, self.streams(link.backend));
+            self.forget_if_gone(driver, number, floor.now, desk);
         }
     }
 
-    /// Ends the streams that hold most of the pool, until it is down to `bytes_used`.
+    /// The last session of a link is gone.
+    fn leave<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        number: u16,
+        pool: &mut Pool,
+        desk: &mut Desk,
+        floor: &Floor<'_>,
+    ) {
+        let Some(link) = self.at(number) else { return };
+        let speaks = link.standing == Standing::Retired || link.mux.has_last_words();
+        // One that retired in order has nothing to complain of.
+        link.mux.fail(LinkError::GoAway { code: 0 });
+        let backend = link.backend;
+        let time_ms = if speaks { LEAVE_MS } else { 0 };
+        link.standing = Standing::Leaving { until: floor.now.add_ms(time_ms) };
+        desk.stats.lower(backend, BackendStat::Links);
+        desk.stats.set(backend, BackendStat::Streams, self.streams(backend));
+        if speaks {
+            self.write(driver, number, floor.now, pool);
+        }
+    }
+
+    /// Lets go of a link whose connection has ended, or had its time to.
+    fn forget_if_gone<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        number: u16,
+        now: Now,
+        desk: &mut Desk,
+    ) {
+        let Some(Link { stream, standing: Standing::Leaving { until }, closed, .. }) =
+            self.at(number)
+        else {
+            return;
+        };
+        let (stream, closed) = (*stream, *closed);
+        if closed.is_none() && *until > now {
+            return;
+        }
+        let unsent = closed.unwrap_or_else(|| driver.stream_queued(stream));
+        driver.stream_close(stream, Close::Abort);
+        let Some(mut link) = self.links[usize::from(number)].take() else { return };
+        link.mux.abandon(unsent);
+        link.count_lost(desk);
+    }
+
+    /// Counts the streams that keep bytes, by size; see [`Mux::count_backlogs`].
+    pub(super) fn count_backlogs(&self, classes: &mut [u32; 32]) {
+        self.links.iter().flatten().for_each(|link| link.mux.count_backlogs(classes));
+    }
+
+    /// Ends the streams that keep `bytes_min` bytes or more, until the pool is down to `bytes_used`.
     pub(super) fn shed(
         &mut self,
+        bytes_min: usize,
         bytes_used: usize,
         pool: &mut Pool,
         desk: &mut Desk,
         floor: &mut Floor<'_>,
     ) {
-        let mut classes = [0; 32];
-        self.links.iter().flatten().for_each(|link| link.mux.count_backlogs(&mut classes));
-        let mut excess = pool.bytes_used().saturating_sub(bytes_used);
-        let mut bytes_min = 1;
-        for (class, count) in classes.into_iter().enumerate().rev() {
-            bytes_min = 1 << class;
-            excess = excess.saturating_sub(count as usize * bytes_min);
-            if excess == 0 {
-                break;
-            }
-        }
         for number in self.numbers() {
             self.with(number, pool, desk, floor, |mux, cx| mux.shed(cx, bytes_min, bytes_used));
         }
@@ -337,7 +406,8 @@ impl Links {
     }
 
     /// Shows what links count.
-    pub(super) fn publish(&self, desk: &mut Desk) {
+    pub(super) fn publish(&mut self, desk: &mut Desk) {
+        self.links.iter_mut().flatten().for_each(|link| link.count_lost(desk));
         for link in self.links.iter().flatten() {
             desk.stats.set(link.backend, BackendStat::Streams, self.streams(link.backend));
         }
@@ -387,6 +457,9 @@ impl Links {
     fn after(&mut self, number: u16, outcome: Option<Result<(), LinkError>>, desk: &mut Desk) {
         let Some(link) = self.at(number) else { return };
         let was = link.standing;
+        if matches!(was, Standing::Leaving { .. }) {
+            return;
+        }
         let end = match outcome {
             Some(Err(error)) => {
                 link.standing = Standing::Lost;
@@ -406,13 +479,29 @@ impl Links {
             desk.stats.link_end(backend, end);
             let report = match link.standing {
                 Standing::Lost => Report::LinkLost(end),
-                Standing::Open | Standing::Retired => Report::LinkRetired(end),
+                Standing::Open | Standing::Retired | Standing::Leaving { .. } => {
+                    Report::LinkRetired(end)
+                }
             };
             desk.reports.send(backend, report);
         }
         self.dirty = true;
     }
 }
+
+impl Link {
+    /// Brings the books up to date with the messages that were lost on it.
+    fn count_lost(&mut self, desk: &mut Desk) {
+        let lost = self.mux.counters().messages_lost;
+        if lost > self.lost {
+            desk.stats.add(self.backend, BackendStat::MessagesLost, lost - self.lost);
+            self.lost = lost;
+        }
+    }
+}
+
+/// How long a link without sessions may take to say its last words, in milliseconds.
+const LEAVE_MS: u32 = 2000;
 
 /// The protocol's clock for a driver's instant.
 pub(super) fn millis(at: Now) -> Millis {

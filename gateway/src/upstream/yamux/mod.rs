@@ -11,8 +11,8 @@
 //! what it took is told to [`on_written`](Mux::on_written). Sessions that [`poll_room`](Mux::poll_room) names may push again.
 //!
 //! Once a call has answered a [`LinkError`], or the owner has called [`fail`](Mux::fail), the connection is over: write
-//! what is pending if that goes without waiting, close the socket, and call [`tear_down`](Mux::tear_down) until all sessions
-//! have been told.
+//! what is pending if that goes without waiting (after a protocol error it tells the backend why: close in order then), close
+//! the socket, call [`tear_down`](Mux::tear_down) until all sessions have been told, and [`abandon`](Mux::abandon).
 //!
 //! # Bounds
 //! Towards the backend: [`Config::write_max`] bytes in the write buffer, and for each stream the rest of one message, in the
@@ -218,6 +218,8 @@ pub struct Counters {
     pub messages_in: u64,
     /// Messages taken.
     pub messages_out: u64,
+    /// Messages taken that will never reach the kernel whole: counted when their stream is over, or in [`Mux::abandon`].
+    pub messages_lost: u64,
     /// Zero-length messages passed over.
     pub empty_in: u64,
     /// Bytes dropped because their stream's session had ended.

@@ -187,6 +187,8 @@ impl<S: Copy> Mux<S> {
             let kept = stream.outbound.push(pool, self.outbox.since(split));
             debug_assert!(kept.is_ok(), "the pool was asked before");
             self.outbox.rewind(split);
+        } else {
+            self.outbox.message_ends();
         }
         self.counters.frames_out += 1;
         self.counters.messages_out += 1;
@@ -264,6 +266,18 @@ impl<S: Copy> Mux<S> {
         }
     }
 
+    /// Of what was taken from [`Mux::pending`], all but the last `waiting` bytes have left for good: this decides which messages
+    /// count as lost when the connection is. Never telling counts too many, up to a MiB's.
+    pub fn on_sent(&mut self, waiting: usize) {
+        self.outbox.on_sent(waiting);
+    }
+
+    /// The connection is closed: of what was taken from here, the last `unsent` bytes have not left. Counts what is lost.
+    pub fn abandon(&mut self, unsent: usize) {
+        self.outbox.on_sent(unsent);
+        self.counters.messages_lost += self.outbox.abandon() as u64;
+    }
+
     /// The kernel has nothing more to read: the backend closed its side of the connection.
     pub fn on_eof(&mut self) -> LinkError {
         let error =
@@ -291,6 +305,12 @@ impl<S: Copy> Mux<S> {
             self.send(Kind::GoAway, Flags::NONE, 0, GO_AWAY_PROTOCOL);
         }
         error
+    }
+
+    /// The connection is over, and the backend is to be told why: closing over what is pending would keep it from reading that.
+    #[must_use]
+    pub const fn has_last_words(&self) -> bool {
+        matches!(self.standing, Standing::Failed(error) if error.is_protocol())
     }
 
     /// The connection is over.
@@ -416,12 +436,11 @@ impl<S: Copy> Mux<S> {
         &self.counters
     }
 
-    /// Counts the streams that keep bytes for their session, by size: `classes[n]` those with 2^n bytes and more, below
+    /// Counts the streams that keep bytes for their session or for the backend, by size: `classes[n]` those with 2^n bytes and more, below
     /// 2^(n + 1). Adds to what is there, so that all connections of a shard can be counted together.
     pub fn count_backlogs(&self, classes: &mut [u32; 32]) {
         for slot in 0..self.streams.slots() {
-            if let Some(class) =
-                self.streams.at(slot).and_then(|s| s.inbound.kept().checked_ilog2())
+            if let Some(class) = self.streams.at(slot).and_then(|s| s.backlog().checked_ilog2())
                 && let Some(count) = classes.get_mut(class as usize)
             {
                 *count += 1;
@@ -429,7 +448,7 @@ impl<S: Copy> Mux<S> {
         }
     }
 
-    /// Ends the streams that keep `bytes_min` bytes or more for their session, until the pool is down to `bytes_used`.
+    /// Ends the streams that keep `bytes_min` bytes or more, until the pool is down to `bytes_used`.
     pub fn shed<F: FnMut(S, Event<'_>) -> bool>(
         &mut self,
         cx: &mut Cx<'_, F>,
@@ -440,7 +459,7 @@ impl<S: Copy> Mux<S> {
             if cx.pool.bytes_used() <= bytes_used {
                 break;
             }
-            if self.streams.at(slot).is_some_and(|s| s.inbound.kept() >= bytes_min.max(1)) {
+            if self.streams.at(slot).is_some_and(|s| s.backlog() >= bytes_min.max(1)) {
                 self.end_with_reset(cx, slot, End::Shed);
             }
         }

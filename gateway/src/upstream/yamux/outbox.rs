@@ -1,22 +1,28 @@
-//! What one connection has to write: one buffer, one bound.
+//! What one connection has to write: one buffer, one bound; and which messages have left for good.
+
+use std::collections::VecDeque;
 
 use super::frame::{HEADER, Header};
 
 /// Frames that wait for the kernel, in order. All of a turn's frames leave with one write.
 ///
 /// Memory: grows with use to at most twice the bound (what the kernel took is dropped when it is the larger half), and a
-/// message beyond it while that message is put in.
+/// message beyond it while that message is put in. And eight bytes for each message in it or in the last MiB that was taken.
 #[derive(Debug)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
     /// Bytes at the front that the kernel has taken.
     written: usize,
     bytes_max: usize,
+    /// Bytes ever taken from here.
+    taken: u64,
+    /// Where each message ends that may still be lost, counted as `taken` is.
+    ends: VecDeque<u64>,
 }
 
 impl Outbox {
     pub(super) const fn new(bytes_max: usize) -> Self {
-        Self { bytes: Vec::new(), written: 0, bytes_max }
+        Self { bytes: Vec::new(), written: 0, bytes_max, taken: 0, ends: VecDeque::new() }
     }
 
     /// What the kernel is to take next.
@@ -67,8 +73,35 @@ impl Outbox {
         &self.bytes[mark..]
     }
 
+    /// A message ends with what was appended last.
+    pub(super) fn message_ends(&mut self) {
+        self.ends.push_back(self.taken + self.pending().len() as u64);
+    }
+
+    /// All but the last `waiting` of the bytes that were taken from here have left for good.
+    pub(super) fn on_sent(&mut self, waiting: usize) {
+        let gone = self.taken.saturating_sub(waiting as u64);
+        while self.ends.front().is_some_and(|&end| end <= gone) {
+            self.ends.pop_front();
+        }
+    }
+
+    /// Messages that have not left, or not whole.
+    #[cfg(test)]
+    pub(super) fn messages(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Nothing will leave any more; how many messages are lost with that.
+    pub(super) fn abandon(&mut self) -> usize {
+        (self.bytes, self.written) = (Vec::new(), 0);
+        std::mem::take(&mut self.ends).len()
+    }
+
     /// The kernel has taken `n` bytes more.
     pub(super) fn on_written(&mut self, n: usize) {
+        self.taken += n.min(self.pending().len()) as u64;
+        self.on_sent(WAITING_MAX);
         self.written = self.bytes.len().min(self.written + n);
         if self.written == self.bytes.len() {
             self.bytes.clear();
@@ -81,6 +114,9 @@ impl Outbox {
         }
     }
 }
+
+/// The most that may wait between here and the kernel, in bytes: no driver queues more for one stream.
+const WAITING_MAX: usize = 1 << 20;
 
 /// Bytes of the bound that data frames leave free.
 pub(super) const CONTROL_RESERVE: usize = 256 * HEADER;
@@ -109,6 +145,31 @@ mod tests {
         assert_eq!(outbox.since(mark + HEADER), b"new");
         outbox.rewind(mark);
         assert_eq!(outbox.pending(), b"kept");
+    }
+
+    #[test]
+    fn a_message_can_be_lost_until_its_last_byte_has_left() {
+        let mut outbox = Outbox::new(10_000);
+        for _ in 0..3 {
+            outbox.payload(&[7; 10]);
+            outbox.message_ends();
+        }
+        outbox.on_written(25);
+        for (waiting, left) in [(25, 3), (16, 3), (15, 2), (6, 2), (5, 1), (0, 1)] {
+            outbox.on_sent(waiting);
+            assert_eq!(outbox.messages(), left, "{waiting} bytes wait");
+        }
+        outbox.payload(&[7; 10]);
+        outbox.message_ends();
+        assert_eq!((outbox.abandon(), outbox.messages(), outbox.pending().len()), (2, 0, 0));
+        // Whoever never tells what has left does not make the list grow for ever.
+        let mut outbox = Outbox::new(10_000);
+        for _ in 0..3 * WAITING_MAX / 1000 {
+            outbox.payload(&[7; 1000]);
+            outbox.message_ends();
+            outbox.on_written(1000);
+        }
+        assert!(outbox.messages() <= WAITING_MAX / 1000 + 1);
     }
 
     #[test]

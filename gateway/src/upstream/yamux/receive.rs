@@ -402,22 +402,29 @@ impl<S: Copy> Mux<S> {
     /// Takes the session off a stream and cuts it off.
     pub(super) fn cut_off(&mut self, pool: &mut Pool, slot: u32) {
         self.streams.disarm(slot);
+        self.drop_backlog(pool, slot);
         let stream = self.streams.get_mut(slot);
-        stream.inbound.clear(pool);
-        stream.outbound.clear(pool);
         stream.phase = Phase::Aborting;
         self.streams.mark_ready(slot);
     }
 
     /// Forgets a stream.
     pub(super) fn free(&mut self, pool: &mut Pool, slot: u32) {
-        let stream = self.streams.get_mut(slot);
-        stream.inbound.clear(pool);
-        stream.outbound.clear(pool);
+        self.drop_backlog(pool, slot);
+        let stream = self.streams.get(slot);
         if !stream.marks.has(Marks::ACKED) {
             self.unacked.on_settled(stream.id);
         }
         self.streams.remove(slot);
+    }
+
+    fn drop_backlog(&mut self, pool: &mut Pool, slot: u32) {
+        let stream = self.streams.get_mut(slot);
+        stream.inbound.clear(pool);
+        if !stream.outbound.is_empty() {
+            stream.outbound.clear(pool);
+            self.counters.messages_lost += 1;
+        }
     }
 }
 

@@ -36,6 +36,11 @@ impl<S> Stream<S> {
     pub(super) const fn is_attached(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Finished)
     }
+
+    /// Bytes that it keeps, either way.
+    pub(super) const fn backlog(&self) -> usize {
+        self.inbound.kept() + self.outbound.len()
+    }
 }
 
 /// Where a stream stands.

@@ -143,7 +143,10 @@ impl<S: Copy> Mux<S> {
         stream.outbound.consume(pool, sendable);
         stream.send_window -= length;
         self.counters.frames_out += 1;
-        if stream.outbound.is_empty() || stream.send_window == 0 {
+        if stream.outbound.is_empty() {
+            self.outbox.message_ends();
+            Served::Done
+        } else if stream.send_window == 0 {
             Served::Done
         } else {
             Served::More

@@ -90,7 +90,7 @@ fn events(driver: &mut SimDriver) -> Vec<Seen> {
             StreamEvent::Data(_, bytes) => Seen::Data(bytes.to_vec()),
             StreamEvent::Writable(_) => Seen::Writable,
             StreamEvent::Fin(_) => Seen::Fin,
-            StreamEvent::Closed(_, end) => Seen::Closed(end),
+            StreamEvent::Closed(_, end, _) => Seen::Closed(end),
         });
         driver.stream_read(id);
     }
