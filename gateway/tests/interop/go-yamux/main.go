@@ -29,10 +29,14 @@ type backend struct {
 	fins, resets, convs uint64
 }
 
+// echo: streams do nothing but return what they hear, and nobody commands them.
+var echo bool
+
 func main() {
-	if len(os.Args) != 2 {
-		log.Fatal("usage: go-yamux BACKLOG")
+	if len(os.Args) < 2 || len(os.Args) > 3 || len(os.Args) == 3 && os.Args[2] != "echo" {
+		log.Fatal("usage: go-yamux BACKLOG [echo]")
 	}
+	echo = len(os.Args) == 3
 	backlog, err := strconv.Atoi(os.Args[1])
 	check(err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -73,6 +77,11 @@ func (b *backend) stream(stream *yamux.Stream) {
 		return
 	}
 	atomic.AddUint64(&b.convs, uint64(conv))
+	if echo {
+		_, _ = io.Copy(stream, reader)
+		_ = stream.Close()
+		return
+	}
 	command, err := read(reader)
 	if err != nil {
 		return
