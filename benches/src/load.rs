@@ -70,6 +70,18 @@ impl Load {
         cpu::resident(self.child.id())
     }
 
+    /// Its report, once it has ended, whatever it says was lost.
+    ///
+    /// # Errors
+    /// There is none; its own message went to standard error.
+    pub(crate) fn report_with_failures(mut self) -> Result<Value> {
+        let status = self.child.wait()?;
+        let Ok(text) = std::fs::read_to_string(&self.json) else {
+            bail!("the load left no report: {status}");
+        };
+        serde_json::from_str(&text).context("the load's report")
+    }
+
     /// Its report, once it has ended.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod compare;
 mod contender;
 mod cores;
 mod cpu;
+mod fronting;
 mod ikcp;
 mod load;
 mod loopback;
@@ -47,6 +48,8 @@ enum Command {
     Scale(scale::Plan),
     /// Twice as much as the gateway can do on a core that it has to share.
     Overload(overload::Plan),
+    /// The gateway in front of backends: a crowd, a backend killed, CPU per message, memory while a backend hardly moves.
+    Fronting(Box<fronting::Plan>),
     /// The parts alone: the protocol, in time and in instructions, beside other implementations; timers, table, drivers.
     Micro {
         /// One iteration: shows that it runs, measures nothing.
@@ -62,6 +65,12 @@ enum Command {
     /// A gateway in a process of its own that tells what it counted.
     #[command(hide = true)]
     Watched(watched::Settings),
+    /// A backend in a process of its own.
+    #[command(hide = true)]
+    Backend(fronting::stage::BackendSettings),
+    /// A gateway with backends in a process of its own.
+    #[command(hide = true)]
+    Front(fronting::stage::FrontSettings),
     /// The load generator in a process of its own.
     #[command(hide = true)]
     Load(Box<kcp_loadgen::cli::RunArgs>),
@@ -85,6 +94,9 @@ fn main() -> ExitCode {
         Command::Compare(plan) => compare::run(plan),
         Command::Shards(plan) => shards::run(plan),
         Command::Scale(plan) => scale::run(plan),
+        Command::Fronting(plan) => fronting::run(*plan),
+        Command::Backend(settings) => fronting::stage::serve_backend(&settings),
+        Command::Front(settings) => fronting::stage::serve_front(&settings),
         Command::Watched(settings) => watched::serve(&settings),
         Command::Load(args) => load::run(&args),
         Command::Overload(plan) => overload::run(plan),

@@ -77,6 +77,11 @@ impl Flow {
         self.sent.wrapping_sub(self.seen.next())
     }
 
+    /// Some message of it has not come back; of gaps, those among the last 64.
+    pub(crate) const fn lacks_any(&self) -> bool {
+        self.on_the_way() > 0 || !self.seen.is_whole()
+    }
+
     /// The first echo has come.
     pub(crate) const fn any_echo(&self) -> bool {
         self.seen.next() != 0

@@ -145,6 +145,13 @@ impl Fleet {
         self.load = Some(timeline);
     }
 
+    /// Counts the sessions of which a message is missing; at the end, once.
+    pub(crate) fn count_lossy(&mut self) {
+        let lossy =
+            |session: &&Session| session.flow.state != State::Gone && session.flow.lacks_any();
+        self.meter.counts.lossy_sessions = self.sessions.iter().filter(lossy).count() as u64;
+    }
+
     /// What the protocol did; all zero when it is raw datagrams.
     pub(crate) fn stats(&self) -> Stats {
         match &self.speech {

@@ -33,6 +33,8 @@ pub struct Counts {
     pub abandoned: u64,
     /// Sessions of those that a storm brought whose first PUSH was acknowledged.
     pub newcomers: u64,
+    /// Sessions of which a message did not come back, those that a storm made vanish apart; counted at the end.
+    pub lossy_sessions: u64,
     /// Sessions given up by the protocol: one segment sent `dead_link` times without an answer.
     pub dead_sessions: u64,
     /// Datagrams received for no session of ours, or by another socket than the session's.
@@ -53,6 +55,7 @@ impl Counts {
         self.established += other.established;
         self.sent += other.sent;
         self.received += other.received;
+        self.lossy_sessions += other.lossy_sessions;
         self.heard += other.heard;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;

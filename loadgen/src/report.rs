@@ -268,10 +268,11 @@ impl Report {
         )?;
         writeln!(
             out,
-            "messages    {} sent, {} received, {} lost, {} duplicated, {} reordered, {} corrupted",
+            "messages    {} sent, {} received, {} lost (of {} sessions), {} duplicated, {} reordered, {} corrupted",
             counts.sent,
             counts.received,
             self.lost,
+            self.counts.lossy_sessions,
             counts.duplicated,
             counts.reordered,
             counts.corrupted

@@ -26,6 +26,13 @@ impl Seen {
         self.next
     }
 
+    /// Whether none is missing among the last 64 before the next.
+    #[must_use]
+    pub(crate) const fn is_whole(&self) -> bool {
+        let expected = if self.next >= u64::BITS { u64::MAX } else { (1 << self.next) - 1 };
+        self.came & expected == expected
+    }
+
     /// Takes note of one arrival.
     pub(crate) fn note(&mut self, sequence: u32) -> Arrival {
         let ahead = sequence.wrapping_sub(self.next);
@@ -63,6 +70,23 @@ mod tests {
         assert_eq!(arrivals(&[100, 35]), [New, Repeated], "65 back: too old to tell");
         assert_eq!(arrivals(&[0, 64, 1, 63]), [New, New, Late, Late]);
         assert_eq!(arrivals(&[0, 1 << 30, 0]), [New, New, Repeated]);
+    }
+
+    #[test]
+    fn a_gap_shows_until_it_is_filled_or_long_ago() {
+        let whole = |numbers: &[u32]| {
+            let mut seen = Seen::default();
+            for &number in numbers {
+                seen.note(number);
+            }
+            seen.is_whole()
+        };
+        assert!(whole(&[]) && whole(&[0]) && whole(&[0, 1, 2]) && whole(&[0, 2, 1]));
+        assert!(!whole(&[1]) && !whole(&[0, 2]));
+        let all: Vec<u32> = (0..200).collect();
+        assert!(whole(&all));
+        let without = |gap: u32| all.iter().copied().filter(|&n| n != gap).collect::<Vec<_>>();
+        assert!(!whole(&without(150)) && whole(&without(100)));
     }
 
     #[test]

@@ -147,6 +147,7 @@ fn run<D: Driver<Socket = UdpSocket>>(
     // The acknowledgements of the last echoes leave.
     worker.driver.submit_and_wait(Some(now)).map_err(WorkerError::Turn)?;
     let window = worker.fleet.meter.window;
+    worker.fleet.count_lossy();
     Ok(Outcome {
         worker: share.worker,
         core,

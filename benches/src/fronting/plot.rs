@@ -1,0 +1,67 @@
+//! What the gateway kept over time, as a picture.
+
+use std::path::Path;
+
+use anyhow::{Error, Result};
+use plotters::prelude::*;
+
+use super::squeeze::{Sample, Squeeze};
+use crate::machine::Machine;
+
+/// Writes the picture: a panel for each.
+///
+/// # Errors
+/// The file cannot be written.
+pub(super) fn draw(squeezes: &[Squeeze], machine: &Machine, path: &Path) -> Result<()> {
+    let panels = u32::try_from(squeezes.len())?;
+    let root = SVGBackend::new(path, (WIDTH, HEAD + PANEL * panels)).into_drawing_area();
+    root.fill(&WHITE).map_err(own)?;
+    let (head, below) = root.split_vertically(HEAD);
+    let style = ("sans-serif", 12).into_font();
+    for (line, top) in machine.lines().iter().zip([10, 28]) {
+        head.draw(&Text::new(line.as_str(), (12, top), style.clone())).map_err(own)?;
+    }
+    for (squeeze, area) in squeezes.iter().zip(below.split_evenly((squeezes.len(), 1))) {
+        let most =
+            squeeze.samples.iter().map(|s| s.resident as f64).fold(squeeze.kept_max, f64::max);
+        let end = squeeze.samples.last().map_or(1.0, |sample| sample.at_s);
+        let mut chart = ChartBuilder::on(&area)
+            .caption(format!("{}: MB over seconds", squeeze.kind), ("sans-serif", 18))
+            .margin(12)
+            .x_label_area_size(30)
+            .y_label_area_size(60)
+            .build_cartesian_2d(0.0..end, 0.0..most / 1e6 * 1.2)
+            .map_err(own)?;
+        chart.configure_mesh().light_line_style(TRANSPARENT).draw().map_err(own)?;
+        type Curve = (&'static str, fn(&Sample) -> f64, RGBColor);
+        let curves: [Curve; 2] = [
+            ("process", |sample| sample.resident as f64, RGBColor(0, 114, 178)),
+            ("kept", |sample| sample.kept, RGBColor(213, 94, 0)),
+        ];
+        for (name, of, colour) in curves {
+            let points = squeeze.samples.iter().map(|sample| (sample.at_s, of(sample) / 1e6));
+            chart
+                .draw_series([PathElement::new(points.collect::<Vec<_>>(), colour.stroke_width(2))])
+                .map_err(own)?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour));
+        }
+        let bound = squeeze.kept_max / 1e6;
+        chart
+            .draw_series([PathElement::new([(0.0, bound), (end, bound)], BLACK.stroke_width(1))])
+            .map_err(own)?
+            .label("bound of what is kept")
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], BLACK));
+        chart.configure_series_labels().background_style(WHITE).draw().map_err(own)?;
+    }
+    root.present().map_err(own)
+}
+
+/// The library's error borrows the picture.
+fn own<E: std::error::Error + Send + Sync>(error: DrawingAreaErrorKind<E>) -> Error {
+    Error::msg(error.to_string())
+}
+
+const WIDTH: u32 = 900;
+const HEAD: u32 = 50;
+const PANEL: u32 = 360;
