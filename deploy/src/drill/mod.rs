@@ -75,7 +75,7 @@ impl Drill {
             if self.only.is_empty() {
                 outcome.shown = lab.look(&prometheus)?;
             }
-            Ok(())
+            lab.draw(&prometheus)
         })?;
         write!(io::stdout(), "\n{outcome}")?;
         if let Some(file) = &self.json {
@@ -236,13 +236,19 @@ impl Lab<'_> {
                     None => {}
                 }
             }
-            if let Some(dir) = &self.drill.pictures {
-                fs::create_dir_all(dir)?;
-                let file = dir.join(format!("{}.svg", dashboard.name));
-                plot::dashboard(dashboard, &file, |expr| prometheus.range(expr))?;
-            }
         }
         Ok(shown)
+    }
+
+    /// Draws the dashboards, if that is wanted.
+    fn draw(&self, prometheus: &Prometheus) -> anyhow::Result<()> {
+        let Some(dir) = &self.drill.pictures else { return Ok(()) };
+        fs::create_dir_all(dir)?;
+        for dashboard in dashboards::ALL {
+            let file = dir.join(format!("{}.svg", dashboard.name));
+            plot::dashboard(dashboard, &file, |expr| prometheus.range(expr))?;
+        }
+        Ok(())
     }
 
     /// Tells Prometheus of gateways.
