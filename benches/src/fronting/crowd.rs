@@ -191,7 +191,7 @@ pub(super) fn settings(plan: &Plan, kind: Kind, backends: &[Backend]) -> FrontSe
 fn flags(plan: &Plan, sessions: u32, seconds: u32) -> String {
     let ramp = sessions.div_ceil(plan.ramp).max(1);
     format!(
-        "--sessions {sessions} --rate 0.1 --ramp {ramp}s --establish-timeout 30s --warmup 0s --drain 20s --duration {seconds}s \
+        "--sessions {sessions} --rate 0.1 --ramp {ramp}s --establish-timeout 30s --warmup 0s --drain {DRAIN_S}s --duration {seconds}s \
          --sources 127.0.0.2+16 --io {} --progress off",
         plan.io.label()
     )
@@ -222,6 +222,10 @@ fn count(value: f64) -> u64 {
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+/// How long the load waits for what has not come back. Clients of the dead backend go on trying meanwhile, all of them, and
+/// keep the others' waiting on a machine that has little to spare.
+const DRAIN_S: u32 = 45;
 
 /// The backend that dies.
 const VICTIM: usize = 1;
