@@ -298,6 +298,10 @@ fn of_histogram(histogram: Histogram) -> Def {
             "kcp_gateway_busy_turn_seconds",
             "Time that one turn took, sending included, of turns that did much.",
         ),
+        Histogram::BusyTurnCpu => distribution(
+            "kcp_gateway_busy_turn_cpu_seconds",
+            "Processor time that such a turn used; what it took beyond that, somebody else had the core.",
+        ),
     }
 }
 

@@ -21,6 +21,18 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Fills a place where no peer is.
+    pub(crate) const NOBODY: Self = Self { ip: [0; 16], scope: 0, port: 0, v4: false };
+
+    /// A number that is the same for the same address and mostly differs for others.
+    #[must_use]
+    pub(crate) const fn fold(&self) -> u64 {
+        let ip = u128::from_ne_bytes(self.ip);
+        #[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
+        let (low, high) = (ip as u64, (ip >> 64) as u64);
+        low ^ high.rotate_left(32) ^ ((self.port as u64) << 48) ^ ((self.scope as u64) << 32)
+    }
+
     /// The address as bytes, different for different addresses.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 23] {
@@ -278,6 +290,14 @@ impl Session {
     pub fn held_until(&self, now: Millis) -> Option<Millis> {
         let until = self.asked_at.add(HELD_MS);
         (self.suspect && until.since(now) > 0).then_some(until)
+    }
+
+    /// Reads a little of each of its cache lines.
+    #[must_use]
+    pub(crate) fn first_look(&self) -> u32 {
+        let (kcp, fields) = (&self.kcp, [self.last_rx.0, self.asked_at.0, self.generation]);
+        let words = [kcp.snd_una().0, kcp.conv().0, kcp.rcv_nxt().0].into_iter().chain(fields);
+        words.fold(u32::from(self.listener), u32::wrapping_add)
     }
 
     /// What the session is found by.

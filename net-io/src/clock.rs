@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::driver::Now;
+use crate::sys;
 
 /// The epoch starts here rather than at zero, so that subtracting a few minutes from any reading stays in range.
 const EPOCH_US: u64 = 3_600_000_000;
@@ -20,6 +21,17 @@ pub fn monotonic() -> Now {
     let elapsed = now.saturating_duration_since(*START.get_or_init(|| now));
     // 64 bits of microseconds last for half a million years.
     Now(EPOCH_US.saturating_add(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)))
+}
+
+/// Processor time that the calling thread has used; zero where the kernel does not tell. A system call.
+#[must_use]
+pub fn processor_time() -> Duration {
+    sys::thread_cpu()
+}
+
+/// [`processor_time`] in whole microseconds.
+pub(crate) fn processor_us() -> u64 {
+    u64::try_from(processor_time().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Sleeps without looking at anything: to gather datagrams in one batch, or to let the kernel settle at start.

@@ -179,6 +179,12 @@ pub trait Driver {
     /// The clock as the last turn read it.
     fn now(&self) -> Now;
 
+    /// The clock now, for whoever must know in the middle of a turn how long it has taken: tens of nanoseconds.
+    fn clock(&self) -> Now;
+
+    /// Processor time that the calling thread has used, in microseconds: a system call.
+    fn cpu_us(&self) -> u64;
+
     /// The next datagram of this turn's batch.
     fn recv(&mut self) -> Option<Datagram<'_>>;
 
@@ -189,6 +195,10 @@ pub trait Driver {
     /// How many datagrams are waiting now, at most. What arrives later comes out after them: of one socket surely, of several
     /// about so, for they take turns. A system call per socket: not for every turn.
     fn backlog_max(&self) -> usize;
+
+    /// Sender and payload of the datagram that [`recv`](Driver::recv) comes to after `skip` others, where it is already here:
+    /// a hint at what will be needed. It may be one that is then dropped, or belong to the next turn.
+    fn ahead(&self, skip: usize) -> Option<(SocketAddr, &[u8])>;
 
     /// Room for one datagram of up to `len_max` bytes. When the arena is full, what is queued is submitted first.
     ///

@@ -4,7 +4,7 @@ mod streams;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -238,6 +238,14 @@ impl Driver for EpollDriver {
         self.now
     }
 
+    fn clock(&self) -> Now {
+        monotonic()
+    }
+
+    fn cpu_us(&self) -> u64 {
+        clock::processor_us()
+    }
+
     fn recv(&mut self) -> Option<Datagram<'_>> {
         let inbox = &mut self.inbox;
         let (index, peer) = loop {
@@ -281,6 +289,15 @@ impl Driver for EpollDriver {
 
     fn backlog_max(&self) -> usize {
         self.sockets.waiting_max().saturating_add(self.inbox.filled - self.inbox.next)
+    }
+
+    fn ahead(&self, skip: usize) -> Option<(SocketAddr, &[u8])> {
+        let index = self.inbox.next + skip;
+        if index >= self.inbox.filled {
+            return None;
+        }
+        let datagram = self.inbox.table.get(index);
+        Some((addr::decode(datagram.name)?, datagram.payload))
     }
 
     fn slot(&mut self, len_max: usize) -> &mut [u8] {

@@ -45,8 +45,9 @@ mod net;
 mod pipe;
 mod streams;
 
+use std::cell::Cell;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::driver::{
     Counters, Datagram, Destination, Driver, DriverConfig, DriverKind, Now, SocketId,
@@ -74,6 +75,8 @@ pub struct SimDriver {
     outbox: Outbox,
     streams: Option<SimStreams>,
     now: Now,
+    /// What looks at the clock have taken in this turn.
+    looked_us: Cell<u64>,
     /// Datagrams that this turn may still look at.
     batch_left: u16,
     /// The datagram lent out.
@@ -98,6 +101,7 @@ impl SimDriver {
             outbox: Outbox::new(config.send_arena, TRAINS_MAX),
             streams: config.streams.as_ref().map(SimStreams::new),
             now: net.now(),
+            looked_us: Cell::new(0),
             batch_left: 0,
             current: Packet::default(),
             waker,
@@ -178,6 +182,7 @@ impl Driver for SimDriver {
         }
         self.look_at_streams();
         self.now = self.net.now();
+        self.looked_us.set(0);
         self.batch_left = self.config.batch_max;
         self.counters.wakes += u64::from(self.waker.take());
         Ok(self.now)
@@ -185,6 +190,17 @@ impl Driver for SimDriver {
 
     fn now(&self) -> Now {
         self.now
+    }
+
+    /// The network's clock stands still during a turn. This one goes on by [`SimNet::set_look_us`] with each look, until the
+    /// turn is over.
+    fn clock(&self) -> Now {
+        self.looked_us.set(self.looked_us.get() + self.net.look_us());
+        Now(self.now.0 + self.looked_us.get())
+    }
+
+    fn cpu_us(&self) -> u64 {
+        self.now.0 + self.looked_us.get()
     }
 
     fn recv(&mut self) -> Option<Datagram<'_>> {
@@ -219,6 +235,10 @@ impl Driver for SimDriver {
 
     fn backlog_max(&self) -> usize {
         self.net.waiting(self.id)
+    }
+
+    fn ahead(&self, _skip: usize) -> Option<(SocketAddr, &[u8])> {
+        None
     }
 
     fn slot(&mut self, len_max: usize) -> &mut [u8] {

@@ -93,6 +93,17 @@ pub(crate) fn receive_memory(fd: BorrowedFd<'_>) -> io::Result<ReceiveMemory> {
     check(result).map(|_| ReceiveMemory { used: info[USED], drops: info[DROPS] })
 }
 
+/// Processor time that this thread has used; zero where the kernel does not tell.
+pub(crate) fn thread_cpu() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec to `time`, which outlives the call.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    match (check(result), u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec)) {
+        (Ok(_), Ok(seconds), Ok(nanoseconds)) => Duration::new(seconds, nanoseconds),
+        _ => Duration::ZERO,
+    }
+}
+
 /// Attaches a classic BPF program to the SO_REUSEPORT group of a bound socket.
 pub(crate) fn attach_reuseport(
     fd: BorrowedFd<'_>,
@@ -577,6 +588,14 @@ mod tests {
             assert_eq!(epoll.wait(&mut events, None).unwrap(), 1);
             assert_eq!({ events[0].u64 }, 7);
         }
+    }
+
+    #[test]
+    fn a_thread_is_charged_for_what_it_does() {
+        let before = thread_cpu();
+        while thread_cpu() < before + Duration::from_millis(20) {}
+        let other = std::thread::spawn(thread_cpu).join().unwrap();
+        assert!(other < Duration::from_millis(10), "another thread has a clock of its own");
     }
 
     #[test]

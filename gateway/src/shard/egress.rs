@@ -10,6 +10,7 @@ use super::budget;
 use super::challenge::Challenger;
 use super::locals::Locals;
 use super::mailbox::Mailbox;
+use super::pace::Pace;
 use super::sessions::Sessions;
 use super::stats::{DropReason, EndReason, Stat, Stats};
 use crate::session::SessionId;
@@ -24,19 +25,31 @@ pub(super) struct Egress<'a, S> {
     pub(super) locals: &'a Locals,
     pub(super) challenger: &'a Challenger,
     pub(super) stats: &'a mut Stats,
+    pub(super) pace: &'a mut Pace,
 }
 
 impl<S> Egress<'_, S> {
     /// Flushes dirty sessions until none is left or the budget ends; tells which.
     pub(super) fn run(&mut self, driver: &mut impl Driver) -> bool {
+        self.sessions.group_dirty();
+        self.pace.step();
         let mut budget = budget::TRANSMITS;
+        let finished = self.flush_all(driver, &mut budget);
+        self.sessions.dirty_before = self.sessions.dirty.len();
+        finished
+    }
+
+    fn flush_all(&mut self, driver: &mut impl Driver, budget: &mut usize) -> bool {
         while let Some(&id) = self.sessions.dirty.front() {
-            if budget == 0 {
+            if *budget == 0 {
                 return false;
             }
-            if self.session(id, driver, &mut budget) {
+            if self.session(id, driver, budget) {
                 self.sessions.dirty.pop_front();
                 self.settle(id);
+            }
+            if self.pace.is_over(1, budget::EGRESS_US, driver) {
+                return self.sessions.dirty.is_empty();
             }
         }
         true

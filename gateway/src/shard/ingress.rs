@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use kcp_core::{Cx, Millis, wire};
+use kcp_core::{Conv, Cx, Millis, wire};
 use net_io::steer::Steering;
-use net_io::{Now, SocketId};
+use net_io::{Driver, Now, SocketId};
 
 use super::admission::Admission;
 use super::budget;
@@ -15,6 +15,7 @@ use super::locals::Locals;
 use super::mailbox::Mailbox;
 use super::sessions::Sessions;
 use super::stats::{DropReason, EndReason, Histogram, Stat, Stats};
+use super::table::AHEAD;
 use super::upstreams::Floor;
 use crate::session::{Credit, Key, Peer, Session};
 use crate::upstream::echo::Echo;
@@ -45,6 +46,23 @@ impl<S> Ingress<'_, S> {
     pub(super) fn datagram(&mut self, from: Origin, payload: &[u8]) -> Option<u32> {
         let outcome = self.own_or_hand_over(from, payload);
         self.touched(outcome)
+    }
+
+    /// Has what the next datagrams need brought into the caches, where there are more sessions than caches hold.
+    pub(super) fn warm(&self, driver: &impl Driver) {
+        let table = &self.sessions.table;
+        if table.len() < WARM_FROM {
+            return;
+        }
+        let mut keys = [Key { peer: Peer::NOBODY, conv: Conv(0) }; AHEAD];
+        let ahead = (0..AHEAD).map_while(|skip| {
+            let (peer, payload) = driver.ahead(skip)?;
+            Some(Key { peer: Peer::from(peer), conv: wire::conv(payload).unwrap_or(Conv(0)) })
+        });
+        let count = keys.iter_mut().zip(ahead).map(|(place, key)| *place = key).count();
+        if count > 1 {
+            table.warm_keys(&keys[..count]);
+        }
     }
 
     /// The next datagram that another shard handed over, likewise; `None` when there is none.
@@ -251,6 +269,10 @@ impl<S> Ingress<'_, S> {
         }
     }
 }
+
+/// Sessions that a shard must have before it is worthwhile to look for several at once: as many as the second cache of a core
+/// holds.
+const WARM_FROM: u32 = 4096;
 
 /// How often a session that may have restarted is asked, in milliseconds: longer than a stock client needs to answer.
 const SUSPECT_AGAIN_MS: i32 = 2_000;

@@ -156,7 +156,7 @@ impl<D: Driver> Shard<D> {
             driver.add_socket(socket)?;
         }
         let now = millis(driver.now());
-        let sessions_max = setup.policy.sessions_max;
+        let sessions = Sessions::new(&setup.policy, setup.store_bytes_max, setup.seed, now);
         let outlet = match setup.upstream {
             Upstream::Echo => Outlet::Echo(Echo::new(ECHO_BYTES)),
             Upstream::Backends(backends) => {
@@ -173,7 +173,7 @@ impl<D: Driver> Shard<D> {
             mailbox: Mailbox::new(setup.commands, setup.policy),
             handoff: setup.handoff,
             steering: setup.steering,
-            sessions: Sessions::new(sessions_max, setup.store_bytes_max, setup.seed, now),
+            sessions,
             locals: Locals::default(),
             challenger: Challenger::new(setup.secret),
             farewells: Farewells::default(),
@@ -207,8 +207,8 @@ impl<D: Driver> Shard<D> {
     /// # Errors
     /// The driver is unusable.
     pub fn turn(&mut self) -> io::Result<()> {
-        let began = self.driver.submit_and_wait(self.deadline())?; // last turn's sends go, this turn's batch comes
-        let now = self.begin(began);
+        self.driver.submit_and_wait(self.deadline())?; // last turn's sends go, this turn's batch comes
+        let now = self.begin();
         self.apply(now); // drain, reload, backends, stop: before traffic, never in its middle
         self.answer(now); // what an operator asks about sessions
         let mut finished = self.ingress(now); // datagram -> owner -> session -> kcp.handle_datagram -> message -> upstream
@@ -217,7 +217,7 @@ impl<D: Driver> Shard<D> {
         finished &= self.egress(now); // dirty session -> kcp.poll_transmit -> driver slot
         finished &= self.part(now); // ended session -> its backend hears of it; links -> driver
         self.sessions.trim(now); // memory of a past peak goes back
-        self.publish(began, finished);
+        self.publish(finished);
         Ok(())
     }
 
@@ -297,17 +297,22 @@ impl<D: Driver> Shard<D> {
             forward(&mut ingress, &mut self.driver, session);
             strays += 1;
         }
-        let mut taken = 0;
-        while taken < budget::DATAGRAMS
-            && let Some(datagram) = self.driver.recv()
-        {
+        self.pace.step();
+        let (mut taken, mut over) = (0, false);
+        while taken < budget::DATAGRAMS && !over {
+            if taken % table::AHEAD == 0 {
+                ingress.warm(&self.driver);
+            }
+            let Some(datagram) = self.driver.recv() else { break };
             let from = (datagram.socket, datagram.peer, datagram.local);
             let session = ingress.datagram(from, datagram.payload);
             forward(&mut ingress, &mut self.driver, session);
             taken += 1;
+            over = self.pace.is_over(1, budget::INGRESS_US, &self.driver);
         }
         self.handoff.wake_owners();
-        let (strays_finished, finished) = (strays < budget::STRAYS, taken < budget::DATAGRAMS);
+        let (strays_finished, finished) =
+            (strays < budget::STRAYS, taken < budget::DATAGRAMS && !over);
         if strays_finished && finished && !self.driver.has_backlog() {
             self.hearing.all(now);
         } else {
@@ -351,7 +356,11 @@ impl<D: Driver> Shard<D> {
 
     /// Timers run on the clock of what was heard.
     fn expire(&mut self, now: Millis) -> bool {
-        self.sessions.expire(self.hearing.heard(now), &self.mailbox.policy, &mut self.stats)
+        let (pace, driver) = (&mut self.pace, &self.driver);
+        pace.step();
+        let is_over = |pieces| pace.is_over(pieces, budget::EXPIRE_US, driver);
+        let heard = self.hearing.heard(now);
+        self.sessions.expire(heard, &self.mailbox.policy, &mut self.stats, is_over)
     }
 
     fn egress(&mut self, now: Millis) -> bool {
@@ -364,21 +373,26 @@ impl<D: Driver> Shard<D> {
             locals: &self.locals,
             challenger: &self.challenger,
             stats: &mut self.stats,
+            pace: &mut self.pace,
         };
         egress.run(&mut self.driver)
     }
 
     /// The turn's clock; if the turn before was busy, that is how long it took.
-    fn begin(&mut self, now: Now) -> Millis {
-        if let Some(us) = self.pace.begin(now) {
-            self.stats.observe(Histogram::BusyTurn, us);
-            self.hearing.turn_took(us, millis(now));
+    fn begin(&mut self) -> Millis {
+        let now = millis(self.driver.now());
+        if let Some(took) = self.pace.begin(&self.driver) {
+            self.stats.observe(Histogram::BusyTurn, took.us);
+            self.hearing.turn_took(took.us, now);
+            if let Some(us) = took.cpu_us {
+                self.stats.observe(Histogram::BusyTurnCpu, us);
+            }
         }
-        millis(now)
+        now
     }
 
-    fn publish(&mut self, began: Now, finished: bool) {
-        let (stats, now) = (&mut self.stats, millis(began));
+    fn publish(&mut self, finished: bool) {
+        let (stats, now) = (&mut self.stats, millis(self.driver.now()));
         stats.add(Stat::Turns, 1);
         stats.add(Stat::TurnsOverBudget, u64::from(!finished));
         stats.set(Stat::Shedding, self.hearing.sheds(now).into());
@@ -392,7 +406,7 @@ impl<D: Driver> Shard<D> {
             upstreams.publish(stats);
         }
         let work = [Stat::RxDatagrams, Stat::TxDatagrams, Stat::TimersExpired];
-        self.pace.end(began, work.map(|stat| stats.get(stat)).iter().sum(), finished);
+        self.pace.end(work.map(|stat| stats.get(stat)).iter().sum(), finished);
         self.shared.publish(stats);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use kcp_core::{Cx, Millis, SendError, Store, Wheel};
 
 use super::stats::{DropReason, EndReason, Stat, Stats};
-use super::table::{Removed, Table};
+use super::table::{AHEAD, Removed, Table};
 use super::tombstone::Tombstones;
 use super::trim::Trim;
 use super::{Policy, budget};
@@ -31,6 +31,10 @@ pub(super) struct Sessions {
     pub(super) tombstones: Tombstones,
     /// Sessions to flush this turn, each once.
     pub(super) dirty: VecDeque<SessionId>,
+    /// Those at its front that are left from an earlier turn.
+    pub(super) dirty_before: usize,
+    /// Room to put the others in order.
+    by_peer: Vec<(u64, SessionId)>,
     /// Sessions that wait for room that all share, at the upstream or in memory, each once.
     pub(super) blocked: VecDeque<SessionId>,
     /// Sessions that ended and whose backends have yet to hear of it.
@@ -40,17 +44,19 @@ pub(super) struct Sessions {
 impl Sessions {
     /// No session yet.
     #[must_use]
-    pub(super) fn new(sessions_max: u32, store_bytes_max: usize, seed: u64, now: Millis) -> Self {
+    pub(super) fn new(policy: &Policy, store_bytes_max: usize, seed: u64, now: Millis) -> Self {
         Self {
-            table: Table::new(sessions_max, seed),
+            table: Table::new(policy.sessions_max, seed),
             wheel: Wheel::new(now),
             store: Store::new(store_bytes_max),
             trim: Trim::new(now),
             rearm_from: None,
             probers: Vec::new(),
             probes: 0,
-            tombstones: Tombstones::new(seed.rotate_left(32)),
+            tombstones: Tombstones::new(policy.tombstones_max, seed.rotate_left(32)),
             dirty: VecDeque::new(),
+            dirty_before: 0,
+            by_peer: Vec::with_capacity(budget::DIRTY),
             blocked: VecDeque::new(),
             parting: Vec::new(),
         }
@@ -84,6 +90,26 @@ impl Sessions {
             && !std::mem::replace(&mut session.dirty, true)
         {
             self.dirty.push_back(SessionId { index, generation: session.generation });
+        }
+    }
+
+    /// Puts those that became dirty in this turn in an order in which the sessions of one address stand together: their datagrams
+    /// leave as trains.
+    pub(super) fn group_dirty(&mut self) {
+        let fresh = self.dirty.len().saturating_sub(self.dirty_before);
+        if fresh < GROUPED_FROM {
+            return;
+        }
+        let Self { table, dirty, by_peer, .. } = self;
+        by_peer.clear();
+        let fresh = dirty.make_contiguous().split_at_mut(self.dirty_before).1;
+        by_peer.extend(fresh.iter().map(|&id| {
+            let session = table.get(id.index);
+            (session.map_or(0, |session| session.peer.fold()), id)
+        }));
+        by_peer.sort_unstable_by_key(|&(peer, id)| (peer, id.index));
+        for (place, &(_, id)) in fresh.iter_mut().zip(by_peer.iter()) {
+            *place = id;
         }
     }
 
@@ -229,52 +255,116 @@ impl Sessions {
         self.trim.run(now, &mut self.store);
     }
 
-    /// Expires timers: a session idle for too long ends, another becomes dirty. Tells whether the budget was enough. `now` is the
-    /// time until which everything that arrived was taken in.
-    pub(super) fn expire(&mut self, now: Millis, policy: &Policy, stats: &mut Stats) -> bool {
+    /// Expires timers: a session idle for too long ends, another becomes dirty. `is_over` is told how many more were looked at, and
+    /// tells whether to stop. Tells whether the budgets were enough. `now` is the time until which everything that arrived was
+    /// taken in.
+    pub(super) fn expire(
+        &mut self,
+        now: Millis,
+        policy: &Policy,
+        stats: &mut Stats,
+        mut is_over: impl FnMut(usize) -> bool,
+    ) -> bool {
         self.tombstones.expire(now, budget::TOMBSTONES);
         let rearmed = self.rearm(policy, now);
-        for _ in 0..budget::TIMERS {
-            let Some(index) = self.wheel.pop(now) else { return rearmed };
-            stats.add(Stat::TimersExpired, 1);
+        let mut expired = 0;
+        while expired < budget::TIMERS && self.dirty.len() < budget::DIRTY {
+            let mut due = [0; AHEAD];
+            let popped = due.iter_mut().map_while(|place| {
+                *place = self.wheel.pop(now)?;
+                Some(())
+            });
+            let count = popped.count();
+            self.expire_these(&due[..count], now, policy, stats);
+            if count < AHEAD {
+                return rearmed;
+            }
+            expired += count;
+            if is_over(count) {
+                break;
+            }
+        }
+        rearmed && self.wheel.next_deadline().is_none_or(|next| now.since(next) < 0)
+    }
+
+    /// Up to [`AHEAD`] of them, so that their cache misses overlap.
+    fn expire_these(&mut self, due: &[u32], now: Millis, policy: &Policy, stats: &mut Stats) {
+        stats.add(Stat::TimersExpired, due.len() as u64);
+        self.table.warm_slots(due);
+        let (mut ends, mut count) = ([(0, EndReason::Idle); AHEAD], 0);
+        for &index in due {
             let Some(session) = self.table.get_mut(index) else { continue };
-            if let Tie::Leaving { until, end } = session.tie
-                && now.since(until) >= 0
-            {
-                self.end(index, end.into(), now, policy, stats);
-                continue;
-            }
-            if now.since(session.last_rx.add(policy.idle_timeout_ms)) >= 0 {
-                self.end(index, EndReason::Idle, now, policy, stats);
-                continue;
-            }
-            if presence_deadline(session, index, policy).is_some_and(|due| now.since(due) >= 0) {
-                if session.asked >= CHALLENGES_MAX {
-                    self.end(index, EndReason::Keepalive, now, policy, stats);
+            match fate(session, index, now, policy) {
+                Fate::Ends(reason) => {
+                    ends[count] = (index, reason);
+                    count += 1;
                     continue;
                 }
-                session.ask_at(now);
+                Fate::IsAsked => session.ask_at(now),
+                Fate::GoesOn => {}
             }
             self.mark_dirty(index);
         }
-        false
+        let ends = &ends[..count];
+        if count > 1 {
+            let mut slots = [0; AHEAD];
+            slots.iter_mut().zip(ends).for_each(|(slot, (index, _))| *slot = *index);
+            self.table.warm_ends(&slots[..count]);
+        }
+        for &(index, reason) in ends {
+            self.end(index, reason, now, policy, stats);
+        }
+    }
+}
+
+/// What becomes of a session whose timer has expired.
+enum Fate {
+    /// It ends.
+    Ends(EndReason),
+    /// Its client is asked whether it is there.
+    IsAsked,
+    /// Its protocol wanted to be woken, or it was too early.
+    GoesOn,
+}
+
+fn fate(session: &Session, index: u32, now: Millis, policy: &Policy) -> Fate {
+    if let Tie::Leaving { until, end } = session.tie
+        && now.since(until) >= 0
+    {
+        return Fate::Ends(end.into());
+    }
+    if now.since(session.last_rx.add(policy.idle_timeout_ms)) >= 0 {
+        return Fate::Ends(EndReason::Idle);
+    }
+    match presence_deadline(session, index, policy) {
+        Some(due) if now.since(due) < 0 => Fate::GoesOn,
+        Some(_) if session.asked >= CHALLENGES_MAX => Fate::Ends(EndReason::Keepalive),
+        Some(_) => Fate::IsAsked,
+        None => Fate::GoesOn,
     }
 }
 
 /// When a client is to be asked whether it is there, or given up; `None` when keepalive is off.
 ///
 /// Each slot adds a share of its own, up to a quarter of the interval: a million clients that came in the same second are not
-/// asked in the same second.
+/// asked in the same second. Within that, those that are due within a few milliseconds of each other are asked together: 16,000
+/// wake-ups a second for as many questions would cost more than the questions.
 fn presence_deadline(session: &Session, index: u32, policy: &Policy) -> Option<Millis> {
     if policy.keepalive_ms == 0 {
         return None;
     }
+    let together = |at: Millis| {
+        let mask = (policy.keepalive_ms / TOGETHER).next_power_of_two() - 1;
+        Millis(at.0.wrapping_add(mask) & !mask)
+    };
     if session.asked > 0 {
-        return Some(session.asked_at.add((policy.keepalive_ms / 6).max(ANSWER_WITHIN_MIN_MS)));
+        let within = (policy.keepalive_ms / 6).max(ANSWER_WITHIN_MIN_MS);
+        return Some(together(session.asked_at.add(within)));
     }
     let share = index.wrapping_mul(GOLDEN) >> 16;
     let spread = (u64::from(policy.keepalive_ms / 4) * u64::from(share)) >> 16;
-    Some(session.last_rx.add(policy.keepalive_ms).add(u32::try_from(spread).unwrap_or(0)))
+    let spread = u32::try_from(spread).unwrap_or(0);
+    Some(together(session.last_rx.add(policy.keepalive_ms).add(spread)))
 }
 
 /// Challenges that may stay without an answer.
@@ -282,6 +372,12 @@ const CHALLENGES_MAX: u8 = 3;
 
 /// Shortest time to wait for an answer, in milliseconds: a stock client answers at its next interval, 5 s at most.
 const ANSWER_WITHIN_MIN_MS: u32 = 6_000;
+
+/// Clients are asked together within a time of keepalive over this, and up to twice as much: 64 ms with the default of a minute.
+const TOGETHER: u32 = 1024;
+
+/// Sessions to flush that are worth putting in order.
+const GROUPED_FROM: usize = 32;
 
 /// 2^32 over the golden ratio: neighbouring slots get shares far apart.
 const GOLDEN: u32 = 0x9e37_79b1;

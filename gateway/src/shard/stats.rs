@@ -263,6 +263,8 @@ closed_enum! {
         Stalled => "stalled",
         /// A turn that did much, its system call included: see `Shard`. Turns that did little are not timed.
         BusyTurn => "busy_turn",
+        /// What such a turn used of the processor itself.
+        BusyTurnCpu => "busy_turn_cpu",
     }
 }
 
@@ -271,7 +273,7 @@ impl Histogram {
     #[must_use]
     pub const fn bounds(self) -> &'static [u32; BOUNDS] {
         match self {
-            Self::ChallengeRtt | Self::ClientRtt | Self::BusyTurn => &TIMES_US,
+            Self::ChallengeRtt | Self::ClientRtt | Self::BusyTurn | Self::BusyTurnCpu => &TIMES_US,
             Self::ClientResent | Self::SessionResent => &PARTS_PPM,
             Self::Stalled => &LONG_TIMES_US,
         }

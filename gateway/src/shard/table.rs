@@ -1,13 +1,14 @@
 //! The shard's sessions: a slab that never moves them, and an index by key.
 //!
 //! Both grow without a stall. The slab grows by a chunk at a time. The index is split into many small hash tables by the
-//! middle bits of the hash, so that each rehash moves about a thousand entries, never a million.
+//! upper half of the hash, so that each rehash moves about a thousand entries, never a million, and reads no session.
 //!
 //! Both shrink as well. A new session takes a place in the lowest chunk that has one, so that after a peak the high chunks
 //! empty themselves as their sessions end, and a chunk without sessions is given back, all but one: a shard whose
 //! sessions come and go around a chunk's edge must not pay for a chunk each time.
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
 
 use foldhash::quality::SeedableRandomState;
 use hashbrown::HashTable;
@@ -26,8 +27,23 @@ pub struct Table {
     live: u32,
     /// Given to the next session, so that no two ever share an id; wraps.
     generation: u32,
-    index: Box<[HashTable<u32>]>,
+    index: Box<[HashTable<Entry>]>,
     hasher: SeedableRandomState,
+}
+
+/// Where the session of a key is. It carries as much of the key's hash as its part of the index needs, so that nothing but the
+/// index is read when a part grows, and a session only when it is the one, or has the same 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    mark: u32,
+    slot: u32,
+}
+
+impl Entry {
+    /// The hash it is filed by: hashbrown uses the lowest bits and the highest.
+    fn hash(&self) -> u64 {
+        spread(self.mark)
+    }
 }
 
 /// A part of the slab. Its memory is touched as its slots are first used.
@@ -60,7 +76,7 @@ const CHUNK_BITS: u32 = CHUNK.ilog2();
 const PART: u32 = 1024;
 /// What an entry of the index takes at most, in bytes: it and its control byte, in a table that has just doubled and is
 /// 7/16 full.
-const ENTRY_BYTES: usize = (size_of::<u32>() + 1) * 16 / 7 + 1;
+const ENTRY_BYTES: usize = (size_of::<Entry>() + 1) * 16 / 7 + 1;
 
 const _: () = assert!(CHUNK.is_power_of_two() && CHUNK <= u16::MAX as usize);
 
@@ -106,10 +122,48 @@ impl Table {
     /// The slot of the session with this key.
     #[must_use]
     pub fn find(&self, key: &Key) -> Option<u32> {
-        let hash = self.hash(key);
-        self.index[self.part(hash)]
-            .find(hash, |&index| self.get(index).is_some_and(|s| s.key() == *key))
-            .copied()
+        self.find_hashed(key, self.hash(key))
+    }
+
+    fn find_hashed(&self, key: &Key, hash: u64) -> Option<u32> {
+        let mark = mark(hash);
+        let is_it = |entry: &Entry| {
+            entry.mark == mark && self.get(entry.slot).is_some_and(|s| s.key() == *key)
+        };
+        Some(self.index[self.part(hash)].find(spread(mark), is_it)?.slot)
+    }
+
+    /// Brings what finding and serving these keys needs into the caches. One lookup waits for one cache miss after the other; of
+    /// many at once the misses overlap.
+    pub fn warm_keys(&self, keys: &[Key]) {
+        let mut hashes = [0; AHEAD];
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = self.hash(key);
+        }
+        let mut slots = [u32::MAX; AHEAD];
+        for ((slot, hash), key) in slots.iter_mut().zip(hashes).zip(keys) {
+            *slot = self.find_hashed(key, hash).unwrap_or(u32::MAX);
+        }
+        self.warm_slots(&slots);
+    }
+
+    /// Likewise what serving the sessions in these slots needs.
+    pub(super) fn warm_slots(&self, slots: &[u32]) {
+        let read = |&slot: &u32| self.get(slot).map_or(0, Session::first_look);
+        black_box(slots.iter().map(read).fold(0, u32::wrapping_add));
+    }
+
+    /// Likewise what taking them out needs.
+    pub(super) fn warm_ends(&self, slots: &[u32]) {
+        let mut hashes = [0; AHEAD];
+        for (hash, &slot) in hashes.iter_mut().zip(slots) {
+            *hash = self.get(slot).map_or(0, |session| self.hash(&session.key()));
+        }
+        let found = hashes.iter().zip(slots).filter(|&(&hash, &slot)| {
+            let entry = Entry { mark: mark(hash), slot };
+            self.index[self.part(hash)].find(entry.hash(), |other| *other == entry).is_some()
+        });
+        black_box(found.count());
     }
 
     /// The session in a slot.
@@ -144,8 +198,8 @@ impl Table {
         self.generation = self.generation.wrapping_add(1);
         let index = self.place(session);
         let part = self.part(hash);
-        let rehash = rehash(&self.chunks, &self.hasher);
-        self.index[part].insert_unique(hash, index, rehash);
+        let entry = Entry { mark: mark(hash), slot: index };
+        self.index[part].insert_unique(entry.hash(), entry, Entry::hash);
         self.live += 1;
         index
     }
@@ -155,8 +209,9 @@ impl Table {
         let key = self.get(index)?.key();
         let hash = self.hash(&key);
         let part = self.part(hash);
-        if let Ok(entry) = self.index[part].find_entry(hash, |&other| other == index) {
-            entry.remove();
+        let entry = Entry { mark: mark(hash), slot: index };
+        if let Ok(found) = self.index[part].find_entry(entry.hash(), |other| *other == entry) {
+            found.remove();
         }
         let (number, place) = (chunk_of(index), place_of(index));
         let chunk = self.chunks.get_mut(number)?;
@@ -189,10 +244,9 @@ impl Table {
 
     /// Makes a part of the index smaller that was much larger once; moves what is left of it, a hundred entries or so.
     fn shrink_part(&mut self, part: usize) {
-        let rehash = rehash(&self.chunks, &self.hasher);
         let part = &mut self.index[part];
         if part.len() * SHRINK_BELOW < part.capacity() {
-            part.shrink_to(part.len() * 2, rehash);
+            part.shrink_to(part.len() * 2, Entry::hash);
         }
     }
 
@@ -241,18 +295,20 @@ impl Table {
         self.hasher.hash_one(key)
     }
 
-    /// The part is chosen by the middle bits: hashbrown uses the lowest and the highest.
+    /// The part is chosen by the half of the hash that is not in its entries.
     fn part(&self, hash: u64) -> usize {
         (hash >> 32) as usize & (self.index.len() - 1)
     }
 }
 
-/// How the index finds the hash of what it moves.
-fn rehash<'a>(chunks: &'a [Chunk], hasher: &'a SeedableRandomState) -> impl Fn(&u32) -> u64 {
-    |&index| match &chunks[chunk_of(index)].slots[place_of(index)] {
-        Slot::Live(session) => hasher.hash_one(session.key()),
-        Slot::Free { .. } => 0,
-    }
+/// The half of a key's hash that an entry carries.
+#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+const fn mark(hash: u64) -> u32 {
+    hash as u32
+}
+
+const fn spread(mark: u32) -> u64 {
+    (mark as u64) << 32 | mark as u64
 }
 
 const fn chunk_of(index: u32) -> usize {
@@ -262,6 +318,9 @@ const fn chunk_of(index: u32) -> usize {
 const fn place_of(index: u32) -> usize {
     index as usize & (CHUNK - 1)
 }
+
+/// Keys or slots whose cache misses overlap: what a core can have under way, and no more than its first cache keeps.
+pub const AHEAD: usize = 16;
 
 /// A part of the index shrinks when less than one in so many of its places is taken.
 const SHRINK_BELOW: usize = 8;

@@ -57,6 +57,9 @@ fn what_was_lost_is_sent_again_by_a_starved_shard() {
     });
 }
 
+/// Datagrams that a turn takes.
+const TURN: u32 = 384;
+
 /// A turn every `ms` milliseconds, and `count` datagrams for each.
 fn flood(world: &mut World, turns: u32, ms: u64, count: u32) {
     for _ in 0..turns {
@@ -87,16 +90,16 @@ fn answered(world: &World) -> u32 {
 #[test]
 fn an_overloaded_shard_turns_newcomers_away_and_serves_those_that_are_there() {
     let mut world = served();
-    flood(&mut world, 1, 1, 4_000); // three turns' worth is waiting from now on
-    flood(&mut world, 4, 20, 1_000);
+    flood(&mut world, 1, 1, 4 * TURN); // three turns' worth is waiting from now on
+    flood(&mut world, 4, 20, TURN - 9);
     assert_eq!(world.stat(Stat::Shedding), 0, "not at once");
-    flood(&mut world, 6, 20, 1_000);
+    flood(&mut world, 6, 20, TURN - 9);
     assert_eq!(world.stat(Stat::Shedding), 1);
     let behind_ms = world.stat(Stat::BehindMs);
     assert!((40..=200).contains(&behind_ms), "{behind_ms} ms behind");
     let before = answered(&world);
     world.ghost.send(&push(7, 0, 0, b"let me in"));
-    flood(&mut world, 20, 20, 1_000);
+    flood(&mut world, 20, 20, TURN - 9);
     assert!(world.drops(DropReason::Overload) > 0);
     let after = answered(&world);
     assert!(after >= before + 10, "{before}, then {after}: those that are there go on");
@@ -113,12 +116,12 @@ fn an_overloaded_shard_turns_newcomers_away_and_serves_those_that_are_there() {
 #[test]
 fn a_shard_that_is_full_but_not_late_takes_newcomers() {
     let mut world = served();
-    flood(&mut world, 500, 1, 1_030); // the queue never runs empty
+    flood(&mut world, 500, 1, TURN + 2); // the queue never runs empty
     assert!(world.stat(Stat::TurnsOverBudget) >= 500);
     let behind_ms = world.stat(Stat::BehindMs);
     assert!(behind_ms < 20, "{behind_ms} ms behind");
     assert_eq!(world.stat(Stat::Shedding), 0);
     world.ghost.send(&push(7, 0, 0, b"let me in"));
-    flood(&mut world, 20, 1, 1_000);
+    flood(&mut world, 20, 1, TURN - 9);
     assert_eq!((world.stat(Stat::Births), world.stat(Stat::RtoResends)), (11, 0));
 }

@@ -51,6 +51,8 @@ impl AsMut<[u8]> for Packet {
 pub(super) struct Inner {
     pub(super) config: SimConfig,
     pub(super) now_us: u64,
+    /// See [`SimNet::set_look_us`](super::SimNet::set_look_us).
+    pub(super) look_us: u64,
     pub(super) rng: Rng,
     pub(super) hosts: Vec<Host>,
     pub(super) host_of: HashMap<IpAddr, HostId>,

@@ -103,6 +103,7 @@ impl SimNet {
         let inner = Inner {
             config: config.clone(),
             now_us,
+            look_us: 0,
             rng,
             hosts: Vec::new(),
             host_of: HashMap::new(),
@@ -123,6 +124,16 @@ impl SimNet {
     #[must_use]
     pub fn now(&self) -> Now {
         Now(self.inner.borrow().now_us)
+    }
+
+    /// Lets each look at a driver's clock in the middle of a turn take `us` microseconds, as if work had been done since the last:
+    /// 0 from the start.
+    pub fn set_look_us(&self, us: u64) {
+        self.inner.borrow_mut().look_us = us;
+    }
+
+    pub(super) fn look_us(&self) -> u64 {
+        self.inner.borrow().look_us
     }
 
     /// Adds a machine that has `ips`.

@@ -398,6 +398,14 @@ impl Driver for UringDriver {
         self.now
     }
 
+    fn clock(&self) -> Now {
+        monotonic()
+    }
+
+    fn cpu_us(&self) -> u64 {
+        clock::processor_us()
+    }
+
     fn recv(&mut self) -> Option<Datagram<'_>> {
         if let Some(buffer) = self.inbox.lent.take() {
             self.give_back(buffer);
@@ -433,6 +441,14 @@ impl Driver for UringDriver {
 
     fn backlog_max(&self) -> usize {
         self.sockets.waiting_max().saturating_add(self.inbox.batch.len())
+    }
+
+    fn ahead(&self, skip: usize) -> Option<(SocketAddr, &[u8])> {
+        let Arrival { socket, buffer, len } = self.inbox.batch.get(skip)?;
+        let wildcard = self.sockets.socket(*socket).is_wildcard();
+        let bytes = self.ring.bytes(buffer, *len as usize);
+        let parsed = Parsed::new(bytes, wildcard, self.inbox.datagram_max).ok()?;
+        Some((parsed.peer, bytes.get(parsed.payload..)?))
     }
 
     fn slot(&mut self, len_max: usize) -> &mut [u8] {

@@ -33,9 +33,10 @@ impl Bench {
             session_bytes_max: 64 << 10,
             farewell: Vec::new(),
         };
+        let sessions = Sessions::new(&policy, 64 << 20, 1, BORN);
         let mut bench = Self {
             policy,
-            sessions: Sessions::new(count, 64 << 20, 1, BORN),
+            sessions,
             locals: Locals::default(),
             outlet: Outlet::Echo(Echo::new(0)),
             stats: Stats::default(),

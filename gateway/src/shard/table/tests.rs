@@ -108,7 +108,7 @@ fn what_a_peak_took_is_given_back() {
     }
     // The first to empty is kept, the others go.
     assert_eq!((chunks_held(&table), released), (2, vec![2, 3, 4, 5]));
-    let index_bytes: usize = table.index.iter().map(|part| part.capacity() * 8 / 7 * 5).sum();
+    let index_bytes: usize = table.index.iter().map(|part| part.capacity() * 8 / 7 * 9).sum();
     assert!(index_bytes < CHUNK * ENTRY_BYTES * 4, "{index_bytes} bytes for {CHUNK} entries");
     for n in CHUNK_U32..count {
         table.insert(session(n));
@@ -138,5 +138,32 @@ fn after_a_peak_the_newcomers_fill_the_low_chunks() {
     for n in 0..CHUNK_U32 {
         let index = table.insert(session(3 * CHUNK_U32 + n));
         assert!(chunk_of(index) < 2, "slot {index}");
+    }
+}
+
+#[test]
+fn a_million_entries_are_never_moved_at_once() {
+    const MANY: u32 = 1_000_000;
+    let (mut table, slots) = filled(MANY);
+    let largest = |table: &Table| table.index.iter().map(HashTable::capacity).max().unwrap();
+    assert!(largest(&table) <= 4 * PART as usize, "{} moved at once", largest(&table));
+    for index in slots {
+        table.remove(index);
+    }
+    assert!(largest(&table) <= 16);
+}
+
+#[test]
+fn looking_ahead_changes_nothing() {
+    let (table, slots) = filled(100);
+    let keys: Vec<Key> = (50..50 + u32::try_from(AHEAD).unwrap()).map(key).collect();
+    table.warm_keys(&keys);
+    table.warm_keys(&keys[..3]);
+    table.warm_keys(&[key(1000)]);
+    table.warm_slots(&[0, 99, 100, u32::MAX]);
+    table.warm_ends(&slots[..AHEAD]);
+    table.warm_ends(&[100, u32::MAX]);
+    for (n, slot) in (0..).zip(slots) {
+        assert_eq!(table.find(&key(n)), Some(slot));
     }
 }
