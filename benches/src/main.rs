@@ -55,6 +55,9 @@ enum Command {
         /// One iteration: shows that it runs, measures nothing.
         #[arg(long)]
         smoke: bool,
+        /// This part only
+        #[arg(long, value_enum)]
+        part: Option<micro::Part>,
     },
     /// Runs round trips and prints the time of one: what `micro` counts the instructions of.
     #[command(hide = true)]
@@ -102,8 +105,8 @@ fn main() -> ExitCode {
         Command::Overload(plan) => overload::run(plan),
         Command::OverloadGateway { io, core } => overload::contest::gateway(io, core),
         Command::OverloadLoop { core } => overload::contest::busy_loop(core),
-        Command::Micro { smoke } => {
-            micro::run(if smoke { micro::Effort::SMOKE } else { micro::Effort::FULL })
+        Command::Micro { smoke, part } => {
+            micro::run(if smoke { micro::Effort::SMOKE } else { micro::Effort::FULL }, part)
         }
         Command::Trips { implementation, size, trips, batches } => {
             cores::print_trips(implementation, size, trips, batches)

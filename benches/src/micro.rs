@@ -1,6 +1,7 @@
 //! The parts alone: the protocol beside other implementations of it, the timer wheel, the session table, the drivers.
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::cores;
 use crate::loopback;
@@ -30,8 +31,27 @@ impl Effort {
 ///
 /// # Errors
 /// A peer did not get its message back, a driver is refused, or callgrind is there and fails.
-pub(crate) fn run(effort: Effort) -> Result<()> {
-    cores::run(effort)?;
-    structures::run(effort);
-    loopback::run(effort)
+pub(crate) fn run(effort: Effort, part: Option<Part>) -> Result<()> {
+    let wanted = |one: Part| part.is_none_or(|part| part == one);
+    if wanted(Part::Protocol) {
+        cores::run(effort)?;
+    }
+    if wanted(Part::Structures) {
+        structures::run(effort);
+    }
+    if wanted(Part::Drivers) {
+        loopback::run(effort)?;
+    }
+    Ok(())
+}
+
+/// One of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// A message from one peer to the other and back.
+    Protocol,
+    /// Timer wheel and session table.
+    Structures,
+    /// A datagram over loopback.
+    Drivers,
 }

@@ -68,6 +68,8 @@ pub(crate) struct Counted {
     /// Ended for want of a sign of life, by whichever timer.
     pub(crate) deaths: u64,
     pub(crate) longest_turn_us: u64,
+    /// The most that a turn used of the processor.
+    pub(crate) longest_turn_cpu_us: u64,
 }
 
 impl Counted {
@@ -80,6 +82,7 @@ impl Counted {
             probes: stats.get(Stat::ChallengesSent),
             deaths: silent.map(|reason| stats.ends(reason)).iter().sum(),
             longest_turn_us: stats.histogram(Histogram::BusyTurn).max,
+            longest_turn_cpu_us: stats.histogram(Histogram::BusyTurnCpu).max,
         }
     }
 }

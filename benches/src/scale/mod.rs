@@ -27,6 +27,9 @@ pub(crate) struct Plan {
     /// Messages a second of all sessions together, whatever their number.
     #[arg(long, default_value_t = 20_000)]
     rate: u32,
+    /// Births a second; 0 = as fast as they can. Fewer cost more each: less comes at once.
+    #[arg(long, default_value_t = 0)]
+    births_per_s: u32,
     /// Seconds of messages, and of silence before them.
     #[arg(long, default_value_t = 10)]
     seconds: u32,
@@ -75,8 +78,9 @@ struct Row {
     cpu_us_per_death: f64,
     /// Cores in use while nobody says anything and nobody asks.
     idle_cores: f64,
-    /// The longest of the busy turns.
+    /// The longest of the busy turns, time included in which the load had the core; and what the longest used of the processor.
     longest_turn_us: u64,
+    longest_turn_cpu_us: u64,
     load_bytes_per_session: f64,
     /// Most that the gateway and the load had together.
     memory_max_bytes: u64,
@@ -179,7 +183,8 @@ fn measure(plan: &Plan, sessions: u32) -> Result<Row> {
         deaths_per_s: deaths.per_s(),
         cpu_us_per_death: deaths.cpu_us_each(),
         idle_cores: idle.cores(),
-        longest_turn_us: trace.longest_turn_us(),
+        longest_turn_us: trace.most(|c| c.longest_turn_us),
+        longest_turn_cpu_us: trace.most(|c| c.longest_turn_cpu_us),
         load_bytes_per_session: load_bytes / all as f64,
         memory_max_bytes: trace.memory_max(),
     })
@@ -215,51 +220,53 @@ fn settings(plan: &Plan, sessions: u32, keepalive_s: u32, idle_timeout_s: u32) -
     }
 }
 
-/// A load that comes as fast as it can from 16 addresses, is silent, and then speaks, or goes on being silent.
+/// A load that comes from 16 addresses, is silent, and then speaks, or goes on being silent.
 fn flags(plan: &Plan, sessions: u32, speaks: bool) -> String {
-    let Plan { seconds, threads, io, rate, .. } = plan;
+    let Plan { seconds, threads, io, rate, births_per_s, .. } = plan;
+    let ramp_ms = u64::from(sessions) * 1000 / u64::from(*births_per_s).max(1);
+    let ramp_ms = if *births_per_s == 0 { 0 } else { ramp_ms };
     let rate = if speaks { f64::from(*rate) / f64::from(sessions) } else { 0.0 };
     let hold = if speaks { *seconds } else { 0 };
     format!(
-        "--sessions {sessions} --rate {rate} --ramp 0s --establish-timeout 30s --hold {hold}s --warmup 0s --drain 30s \
+        "--sessions {sessions} --rate {rate} --ramp {ramp_ms}ms --establish-timeout 30s --hold {hold}s --warmup 0s --drain 30s \
          --duration {seconds}s --sources 127.0.0.2+16 --threads {threads} --io {} --progress off",
         io.label()
     )
 }
 
 fn heading() -> String {
-    format!(
-        "{:>10} {:>9} {:>9} {:>9} | {:>8} {:>8} {:>8} {:>8} | {:>9} {:>9} | {:>7} {:>8} | {:>8} {:>8}\n\
-         {:>10} {:>9} {:>9} {:>9} | {:>8} {:>8} {:>8} {:>8} | {:>9} {:>9} | {:>7} {:>8} | {:>8} {:>8}",
-        "sessions",
-        "resident",
-        "bytes per",
-        "grown",
-        "CPU us",
-        "per",
-        "per",
-        "per",
-        "births",
-        "deaths",
-        "idle",
-        "longest",
-        "load,",
-        "both",
-        "",
-        "MB",
-        "session",
-        "by",
-        "birth",
-        "message",
-        "probe",
-        "death",
-        "per s",
-        "per s",
-        "core %",
-        "turn ms",
-        "B/sess.",
-        "MB max",
-    )
+    let row = |cells: [&str; 15]| {
+        let [sessions, a, b, c, d, e, f, g, h, i, j, k, l, m, n] = cells;
+        format!(
+            "{sessions:>10} {a:>9} {b:>9} {c:>9} | {d:>8} {e:>8} {f:>8} {g:>8} | {h:>9} {i:>9} | {j:>7} {k:>8} {l:>8} | {m:>8} \
+             {n:>8}"
+        )
+    };
+    [
+        row([
+            "sessions",
+            "resident",
+            "bytes per",
+            "grown",
+            "CPU us",
+            "per",
+            "per",
+            "per",
+            "births",
+            "deaths",
+            "idle",
+            "longest",
+            "its",
+            "load,",
+            "both",
+        ]),
+        row([
+            "", "MB", "session", "by", "birth", "message", "probe", "death", "per s", "per s",
+            "core %", "turn ms", "CPU ms", "B/sess.", "MB max",
+        ]),
+        row(["at most", "", "256", "", "5", "", "5", "1", "", "", "1", "", "5", "", ""]),
+    ]
+    .join("\n")
 }
 
 fn line(row: &Row) -> String {
@@ -267,7 +274,8 @@ fn line(row: &Row) -> String {
         if value.is_finite() { format!("{value:.digits$}") } else { "-".to_owned() }
     };
     format!(
-        "{:>10} {:>9.1} {:>9.1} {:>9.1} | {:>8} {:>8} {:>8} {:>8} | {:>9} {:>9} | {:>7.2} {:>8.2} | {:>8} {:>8.0}",
+        "{:>10} {:>9.1} {:>9.1} {:>9.1} | {:>8} {:>8} {:>8} {:>8} | {:>9} {:>9} | {:>7.2} {:>8.2} {:>8.2} | {:>8} \
+         {:>8.0}",
         row.sessions,
         row.resident_bytes as f64 / 1e6,
         row.bytes_per_session,
@@ -280,6 +288,7 @@ fn line(row: &Row) -> String {
         figure(row.deaths_per_s, 0),
         row.idle_cores * 100.0,
         row.longest_turn_us as f64 / 1e3,
+        row.longest_turn_cpu_us as f64 / 1e3,
         figure(row.load_bytes_per_session, 0),
         row.memory_max_bytes as f64 / 1e6,
     )

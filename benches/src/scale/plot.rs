@@ -153,6 +153,7 @@ mod tests {
             cpu_us_per_death: f64::NAN,
             idle_cores: 0.0,
             longest_turn_us: 10,
+            longest_turn_cpu_us: 400,
             load_bytes_per_session: 150.0,
             memory_max_bytes: 1 << 21,
         };

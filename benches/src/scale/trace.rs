@@ -144,10 +144,10 @@ impl Trace {
         }
     }
 
-    /// The longest of any shard's busy turns.
-    pub(super) fn longest_turn_us(&self) -> u64 {
+    /// Of all shards the most, as counted last.
+    pub(super) fn most(&self, count: impl Fn(&Counted) -> u64) -> u64 {
         let shards = self.moments.last().map_or(&[][..], |moment| &moment.shards);
-        shards.iter().map(|(counted, _)| counted.longest_turn_us).max().unwrap_or(0)
+        shards.iter().map(|(counted, _)| count(counted)).max().unwrap_or(0)
     }
 
     /// Most memory that the gateway and the load had together, in bytes.
