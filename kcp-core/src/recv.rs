@@ -100,7 +100,7 @@ impl Receiver {
             self.promote(rcv_nxt, rcv_wnd);
             return Inserted::Duplicate;
         }
-        if store.refuses_receipts()
+        if store.refuses_receipts(ahead > 0)
             || (index >= self.slots.capacity() && !self.grow(index + 1, store))
         {
             return Inserted::StoreFull;

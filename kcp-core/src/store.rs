@@ -81,10 +81,12 @@ impl Store {
         self.bytes_max
     }
 
-    /// Whether nothing more may be received: the last eighth is for sending. What was received goes when something that
-    /// answers it is sent, so a store full of it would stay full.
-    pub(crate) const fn refuses_receipts(&mut self) -> bool {
-        let refuses = self.bytes_used() > self.bytes_max - self.bytes_max / 8;
+    /// Whether what comes `early`, with others due before it, or in its turn may not be received. The last eighth is for sending:
+    /// what was received goes when something that answers it is sent, so a store full of it would stay full. The eighth before
+    /// is for what comes in its turn: what came early goes when that has come, so a store full of it would stay full as well.
+    pub(crate) const fn refuses_receipts(&mut self, early: bool) -> bool {
+        let kept_free = self.bytes_max / if early { 4 } else { 8 };
+        let refuses = self.bytes_used() > self.bytes_max - kept_free;
         self.stats.store_full += refuses as u64;
         refuses
     }

@@ -210,6 +210,29 @@ fn a_full_store_drops_pushes_unacknowledged_and_recovers() {
     assert_eq!(small.cx(|kcp, cx| kcp.recv(cx, &mut buf)), Ok(1_000));
 }
 
+#[test]
+fn what_comes_early_leaves_room_for_what_it_waits_for() {
+    let config = KcpConfig::game();
+    let mut store = Store::new(256 << 10);
+    let mut convs: Vec<Kcp> = (0..64).map(|_| Kcp::new(CONV)).collect();
+    let payload = [7; 1_000];
+    let input = |kcp: &mut Kcp, store: &mut Store, sn| {
+        let bytes = datagram(&[(header(Command::Push, sn, 0), &payload[..])]);
+        kcp.handle_datagram(&mut Cx { config: &config, store }, NOW, &bytes, |_| false).unwrap();
+    };
+    for sn in 1..20 {
+        convs.iter_mut().for_each(|kcp| input(kcp, &mut store, sn));
+    }
+    assert!(store.stats().pushes_without_storage > 0, "the store is full of what came early");
+    for kcp in &mut convs {
+        let early = kcp.queue_lengths().rcv_buf;
+        input(kcp, &mut store, 0);
+        let mut cx = Cx { config: &config, store: &mut store };
+        let read = std::iter::from_fn(|| kcp.recv(&mut cx, &mut [0; 1_000]).ok()).count();
+        assert_eq!(read, early + 1, "all that waited for it");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
