@@ -34,8 +34,14 @@ impl Hearing {
         self.heard.at().earliest(Millis(now.0.wrapping_sub(self.slow_ms(now))))
     }
 
-    /// How much later than they say timers are due, in milliseconds, if all that arrives is taken in.
-    pub(super) fn slow_ms(&self, now: Millis) -> u32 {
+    /// How much later than they say timers are due, in milliseconds. Who waits for one that is due by the clock but not by what was
+    /// heard waits as long as this: not at all would be to turn for nothing until more is heard.
+    pub(super) fn lag_ms(&self, now: Millis) -> u32 {
+        now.since(self.heard(now)).max(0).cast_unsigned()
+    }
+
+    /// The length of the longest of the last busy turns.
+    fn slow_ms(&self, now: Millis) -> u32 {
         self.slow.as_ref().filter(|slow| now.since(slow.until) < 0).map_or(0, |slow| slow.ms)
     }
 
@@ -148,9 +154,11 @@ mod tests {
         assert_eq!(hearing.heard(at(351)), at(291), "not before the turn that began at 290");
         hearing.turn_took(2_000, at(353));
         hearing.all(at(353));
-        assert_eq!((hearing.heard(at(353)), hearing.slow_ms(at(353))), (at(293), 60));
+        assert_eq!((hearing.heard(at(353)), hearing.lag_ms(at(353))), (at(293), 60));
         hearing.turn_took(2_000, at(852));
         hearing.all(at(852));
-        assert_eq!((hearing.heard(at(852)), hearing.slow_ms(at(852))), (at(850), 2));
+        assert_eq!((hearing.heard(at(852)), hearing.lag_ms(at(852))), (at(850), 2));
+        hearing.not_all(at(870), 1, || usize::MAX);
+        assert_eq!(hearing.lag_ms(at(870)), 18, "as long as what waits has to be taken in first");
     }
 }

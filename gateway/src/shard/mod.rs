@@ -228,8 +228,8 @@ impl<D: Driver> Shard<D> {
         }
         let now = self.driver.now();
         let upstream = self.outlet.next_deadline(now, &self.sessions);
-        let slow_ms = self.hearing.slow_ms(millis(now));
-        let timers = self.sessions.next_deadline(millis(now)).map(|at| at.add(slow_ms));
+        let lag_ms = self.hearing.lag_ms(millis(now));
+        let timers = self.sessions.next_deadline(millis(now)).map(|at| at.add(lag_ms));
         let all = [timers, upstream, self.hearing.next_deadline()];
         let due = all.into_iter().flatten().reduce(Millis::earliest)?;
         let wait_ms = u64::try_from(due.since(millis(now))).unwrap_or(0);
