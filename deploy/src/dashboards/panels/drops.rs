@@ -18,9 +18,9 @@ pub(super) const ROWS: Rows = &[
             panel(
                 "Share of datagrams",
                 "percentunit",
-                "Drops for each datagram received.",
+                "Drops for each datagram received; answers that an unproven address did not get are not among them.",
                 &[(
-                    "sum by (instance) (instance_reason:kcp_gateway_drops:rate5m{instance=~\"$instance\"}) / sum by (instance) (instance:kcp_gateway_datagrams_received:rate5m{instance=~\"$instance\"})",
+                    "sum by (instance) (instance_reason:kcp_gateway_drops:rate5m{instance=~\"$instance\",reason!=\"amplification\"}) / sum by (instance) (instance:kcp_gateway_datagrams_received:rate5m{instance=~\"$instance\"})",
                     "{{instance}}",
                 )],
             ),
