@@ -391,15 +391,15 @@ impl<S: Duplex, B> Streams<S, B> {
             let len = self.slots[id.slot()].out.len();
             self.on_sent(id, Ok(len));
         }
-        for _ in 0..self.pool.free_chunks().min(self.starving.len()) {
-            let Some(id) = self.starving.pop_front() else { break };
-            if let Some(slot) = self.live(id)
-                && slot.starving
-            {
-                slot.starving = false;
-                if std::mem::take(&mut slot.wants_room) {
-                    self.events.push_back(Happened { id, what: What::Writable });
-                }
+        let mut free = self.pool.free_chunks();
+        while free > 0
+            && let Some(id) = self.starving.pop_front()
+        {
+            let Some(slot) = self.live(id).filter(|slot| slot.starving) else { continue };
+            slot.starving = false;
+            if std::mem::take(&mut slot.wants_room) {
+                self.events.push_back(Happened { id, what: What::Writable });
+                free -= 1;
             }
         }
     }
@@ -577,5 +577,82 @@ fn end_of(errno: i32) -> StreamEnd {
     match errno {
         libc::ECONNRESET | libc::EPIPE => StreamEnd::Reset,
         _ => StreamEnd::Lost(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::queue::CHUNK;
+
+    /// A connection of which nobody asks anything.
+    #[derive(Debug)]
+    struct Stub;
+
+    impl Duplex for Stub {
+        fn finish(&self) {}
+
+        fn reset_on_drop(&self) {}
+
+        fn connect_result(&self) -> Result<(), ConnectError> {
+            Ok(())
+        }
+    }
+
+    type Table = Streams<Stub, ()>;
+
+    /// A table whose only chunk the first stream has, while the others, in their order, wait for one.
+    fn starving<const N: usize>() -> (Table, StreamId, [StreamId; N]) {
+        let config = StreamConfig { write_pool: CHUNK, ..StreamConfig::default() };
+        let mut table = Table::new(&config).unwrap();
+        let fed = table.adopt(|| Ok(Stub)).unwrap();
+        assert_eq!(table.write(fed, &[1; CHUNK]), CHUNK);
+        let others = std::array::from_fn(|_| {
+            let id = table.adopt(|| Ok(Stub)).unwrap();
+            assert_eq!(table.write(id, b"some"), 0);
+            id
+        });
+        (table, fed, others)
+    }
+
+    /// One round in which the kernel takes all that is offered.
+    fn send_all(table: &mut Table) {
+        table.offer();
+        table.settle();
+    }
+
+    fn told_to_write(table: &mut Table) -> Vec<StreamId> {
+        let writable = |happened: Result<Happened<()>, ()>| {
+            happened.ok().filter(|it| matches!(it.what, What::Writable)).map(|it| it.id)
+        };
+        std::iter::from_fn(|| table.pop_event()).filter_map(writable).collect()
+    }
+
+    #[test]
+    fn a_free_chunk_goes_to_one_that_still_waits_for_it() {
+        let (mut table, _, [gone, reused, finished, waits, next]) = starving();
+        table.close(gone, Close::Abort);
+        table.close(reused, Close::Abort);
+        // Another stream in the place of one that starved has not starved.
+        assert_eq!(table.adopt(|| Ok(Stub)).unwrap().slot(), reused.slot());
+        table.close(finished, Close::Finish);
+        send_all(&mut table);
+        assert_eq!(told_to_write(&mut table), [waits], "one chunk, one stream");
+        assert_eq!(table.write(waits, b"some"), 4);
+        send_all(&mut table);
+        assert_eq!(told_to_write(&mut table), [next]);
+        assert!(table.starving.is_empty());
+    }
+
+    #[test]
+    fn nobody_is_told_while_there_is_no_chunk() {
+        let (mut table, fed, [waits]) = starving();
+        table.offer();
+        table.on_sent(fed, Err(libc::EAGAIN));
+        table.settle();
+        assert_eq!(told_to_write(&mut table), []);
+        table.on_writable(fed);
+        send_all(&mut table);
+        assert_eq!(told_to_write(&mut table), [waits]);
     }
 }
