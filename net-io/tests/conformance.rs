@@ -85,6 +85,7 @@ macro_rules! with_streams {
                 a_finish_waits_for_what_is_queued
                 nothing_is_read_that_was_not_asked_for
                 who_does_not_read_holds_the_writer_back
+                a_write_cut_short_goes_on_without_a_wait
                 large_transfers_arrive_whole
                 many_writes_of_a_turn_leave_as_one_send
                 a_connection_that_nobody_listens_for_is_refused

@@ -539,6 +539,12 @@ impl<S: Duplex, B> Streams<S, B> {
         self.counters.open -= 1;
     }
 
+    /// Whether the next round may find room for a write that was cut short, so that nobody else has to end the wait before it.
+    pub(crate) fn may_make_room(&self) -> bool {
+        let fed = self.pool.free_chunks() > 0 && !self.starving.is_empty();
+        fed || self.dirty.iter().any(|id| self.slots[id.slot()].wants_room)
+    }
+
     /// Whether the next round has something to do.
     #[cfg(feature = "sim")]
     pub(crate) fn has_output(&self) -> bool {

@@ -327,8 +327,11 @@ impl UringDriver {
 
     /// The wait of one turn; two system calls where the kernel cannot gather by itself.
     fn wait(&mut self, deadline: Option<Now>) -> io::Result<()> {
-        let events = self.streams.as_ref().is_some_and(|streams| streams.table.has_events());
-        if events || !self.inbox.batch.is_empty() {
+        let told = self.streams.as_ref().is_some_and(|streams| {
+            // What is sent now has no completion: a wait would not end for the room that it makes.
+            streams.table.has_events() || streams.table.may_make_room()
+        });
+        if told || !self.inbox.batch.is_empty() {
             return self.turn(Wait::Poll);
         }
         let deadline = match (deadline, self.arming.failed_retry) {

@@ -190,6 +190,19 @@ pub(crate) fn who_does_not_read_holds_the_writer_back<B: StreamBed>(bed: &mut B)
     until(&mut a, &mut b, |_, b| b.driver.stream_counters().rx_bytes == sent as u64 + 1);
 }
 
+/// What the kernel takes at once makes room at once: nobody else has to end the wait.
+pub(crate) fn a_write_cut_short_goes_on_without_a_wait<B: StreamBed>(bed: &mut B) {
+    const BOUND: usize = 8 << 10;
+    let bounds = StreamConfig { write_max: 8 << 10, ..config() };
+    let Pair { mut a, mut b, at_a, at_b } = bed.pair(&bounds);
+    for _ in 0..4 {
+        assert_eq!(a.driver.stream_write(at_a, &[7; BOUND + 1]), BOUND);
+        a.turn_at_once();
+        assert_eq!(a.take(), [Seen::Writable(at_a)]);
+    }
+    until(&mut a, &mut b, |_, b| b.bytes(at_b) == 4 * BOUND);
+}
+
 /// Megabytes both ways at once, byte for byte.
 pub(crate) fn large_transfers_arrive_whole<B: StreamBed>(bed: &mut B) {
     const TOTAL: usize = 6 << 20;
