@@ -6,6 +6,7 @@ use std::time::Duration;
 use kcp_core::{Cx, FlushPolicy, Heard, KcpConfig, SendError, Stats, Store, Wheel, wire};
 use net_io::{Destination, Driver, Now, SocketId};
 
+use crate::agenda::{Agenda, Word};
 use crate::client::{Desk, Session, State};
 use crate::ledger::Ledger;
 use crate::meter::Meter;
@@ -25,7 +26,7 @@ pub(crate) struct Fleet {
     sockets: u32,
     sessions: Vec<Session>,
     speech: Speech,
-    dirty: Vec<u32>,
+    agenda: Agenda,
     ramp: Ramp,
     /// Sessions started and neither established nor dead.
     opening: u32,
@@ -108,7 +109,7 @@ impl Fleet {
             // Room without pages: memory becomes resident as the ramp fills it, and never moves.
             sessions: Vec::with_capacity(total as usize),
             speech,
-            dirty: Vec::new(),
+            agenda: Agenda::default(),
             ramp: Ramp::new(now, count, scenario.phases.ramp),
             opening: 0,
             opening_max: share.of(clients.opening_max).max(1),
@@ -176,17 +177,23 @@ impl Fleet {
         let starting = self.next_start().map(|slot| slot.at);
         let load = self.load.as_ref().and_then(|load| load.next_deadline(now));
         let storm = self.storm.as_ref().and_then(Part::next_deadline);
-        [wheel, starting, load, storm].into_iter().flatten().min()
+        let saying = self.agenda.is_waiting().then_some(now);
+        [wheel, starting, load, storm, saying].into_iter().flatten().min()
     }
 
     /// All of a turn between two waits: what came, what is due, what must leave.
     pub(crate) fn serve<D: Driver>(&mut self, now: Now, driver: &mut D) {
-        while let Some(datagram) = driver.recv() {
-            self.on_datagram(now, datagram.socket, datagram.payload);
-        }
+        self.receive(now, driver);
         self.hear(now, driver.has_backlog());
         self.on_time(now);
         self.transmit(now, driver);
+    }
+
+    /// What came, until `now`.
+    pub(crate) fn receive<D: Driver>(&mut self, now: Now, driver: &mut D) {
+        while let Some(datagram) = driver.recv() {
+            self.on_datagram(now, datagram.socket, datagram.payload);
+        }
     }
 
     /// Notes whether all that had arrived was taken in. Where it was not, timeouts wait: what this process is late with is
@@ -253,7 +260,9 @@ impl Fleet {
                 if flow.state == State::Opening && kcp.wait_snd() == 0 {
                     self.establish(now, local);
                 }
-                self.touch(local);
+                self.refill(now, local);
+                self.touch(local, Word::Ack);
+                return;
             }
         }
         self.refill(now, local);
@@ -279,18 +288,39 @@ impl Fleet {
         for _ in 0..EXPIRE_BUDGET {
             let Speech::Kcp(speech) = &mut self.speech else { break };
             let Some(local) = speech.wheel.pop(speech.heard.at()) else { break };
-            self.touch(local);
+            self.touch(local, Word::Message);
         }
     }
 
-    /// Writes everything that the touched sessions have to say into the driver.
+    /// Writes what the touched sessions have to say in this turn into the driver.
     fn transmit<D: Driver>(&mut self, now: Now, driver: &mut D) {
         self.transmit_raw(driver);
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for local in dirty.drain(..) {
+        let messages = self.agenda.take_messages();
+        for &local in &messages {
             self.flush(now, local, driver);
         }
-        self.dirty = dirty;
+        self.agenda.give_back(messages);
+        for _ in 0..self.agenda.acks_due() {
+            if !self.transmit_ack(now, driver) {
+                break;
+            }
+        }
+    }
+
+    /// As [`Fleet::transmit`], and nobody is left for another turn.
+    pub(crate) fn transmit_all<D: Driver>(&mut self, now: Now, driver: &mut D) {
+        self.transmit(now, driver);
+        while self.transmit_ack(now, driver) {}
+    }
+
+    /// Whether there was one.
+    fn transmit_ack<D: Driver>(&mut self, now: Now, driver: &mut D) -> bool {
+        let Some(local) = self.agenda.pop_ack() else { return false };
+        let session = self.sessions.get_mut(local as usize);
+        if session.is_some_and(|session| session.flow.place.leave()) {
+            self.flush(now, local, driver);
+        }
+        true
     }
 
     fn transmit_raw<D: Driver>(&mut self, driver: &mut D) {
@@ -316,7 +346,7 @@ impl Fleet {
         let Some(Session { kcp, flow }) = self.sessions.get_mut(local as usize) else { return };
         let mut cx = Cx { config, store };
         let (ms, heard) = (millis(now), heard.at());
-        flow.dirty = false;
+        flow.place.clear();
         if flow.state == State::Gone {
             return;
         }
@@ -468,16 +498,18 @@ impl Fleet {
                         desk.meter.counts.store_full += 1;
                     }
                 }
-                self.touch(local);
+                self.touch(local, Word::Message);
             }
         }
     }
 
-    fn touch(&mut self, local: u32) {
-        let Some(Session { flow, .. }) = self.sessions.get_mut(local as usize) else { return };
-        if !flow.dirty && !matches!(flow.state, State::Dead | State::Gone) {
-            flow.dirty = true;
-            self.dirty.push(local);
+    /// Session `local` has something to say. A session that waits for acknowledgements may be free to send on: that is no less
+    /// urgent than a message.
+    fn touch(&mut self, local: u32, word: Word) {
+        let Some(Session { kcp, flow }) = self.sessions.get_mut(local as usize) else { return };
+        if !matches!(flow.state, State::Dead | State::Gone) {
+            let word = if kcp.wait_snd() > 0 { Word::Message } else { word };
+            self.agenda.note(local, &mut flow.place, word);
         }
     }
 

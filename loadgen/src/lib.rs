@@ -8,7 +8,7 @@
 //!                       Report --> JSON, table, exit code
 //!
 //!  a worker's turn:  driver.submit_and_wait --> datagrams --> Session { Kcp, Flow } --> Meter
-//!                    ramp and schedule due --> messages --> dirty sessions --> flush --> driver.queue
+//!                    ramp and schedule due --> messages --> Agenda --> flush --> driver.queue
 //! ```
 //!
 //! It measures with the crates it loads: `net-io` moves the datagrams, `kcp-core` speaks the protocol.
@@ -23,6 +23,7 @@
 //! - **Its own limits are named**: a busy worker, a late schedule, an overflowed socket are reported as the generator's.
 #![forbid(unsafe_code)]
 
+mod agenda;
 pub mod check;
 pub mod cli;
 mod client;

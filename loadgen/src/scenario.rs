@@ -72,6 +72,14 @@ pub struct Traffic {
     pub backlog_max: usize,
 }
 
+impl Traffic {
+    /// Whether anybody sends by schedule.
+    pub(crate) fn is_open(&self) -> bool {
+        let is_open = |load: &Load| matches!(load, Load::Open { .. });
+        is_open(&self.load) || self.bystanders.as_ref().is_some_and(is_open)
+    }
+}
+
 /// What the target's upstream does with messages, and so what can be verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

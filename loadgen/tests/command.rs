@@ -69,6 +69,27 @@ fn what_cannot_run_is_1_and_says_why() {
     assert!(text(&output.stderr).contains("--json /nowhere/x.json"), "{output:?}");
 }
 
+/// What Debian allows a process is enough for many sessions on few sockets, and where it is not, the limit is named.
+#[test]
+fn stock_limits_suffice_or_the_one_to_raise_is_named() {
+    let gateway = gateway();
+    let target = gateway.listen_addrs()[0].to_string();
+    let under = |limits: [&str; 2]| {
+        let mut command = Command::new("prlimit");
+        command.args(limits).arg(env!("CARGO_BIN_EXE_kcp-loadgen"));
+        command.args(["run", "--target", &target, "--sessions", "500", "--sockets", "64"]);
+        command.args(["--rate", "1", "--duration", "100ms", "--warmup", "0s"]);
+        command.output().unwrap()
+    };
+    let output = under(["--nofile=1024:1024", "--memlock=8388608:8388608"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stdout).contains("500 of 500 established, 64 sockets"), "{output:?}");
+    let output = under(["--nofile=100:100", "--memlock=8388608:8388608"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("136 open files") && said.contains("ulimit -Hn 136"), "{said}");
+}
+
 #[test]
 fn a_signal_ends_the_run_with_a_report() {
     let gateway = gateway();

@@ -17,6 +17,9 @@ pub(crate) struct Name {
 }
 
 impl Name {
+    /// No address at all: the socket's own peer is meant.
+    pub(crate) const NONE: Self = Self { bytes: [0; NAME_MAX], len: 0 };
+
     /// How many of the bytes count.
     pub(crate) const fn len(&self) -> u32 {
         self.len

@@ -321,8 +321,8 @@ impl<T> Drop for Fixed<T> {
 pub(crate) struct Message<'a> {
     /// The bytes, datagram after datagram.
     pub(crate) payload: &'a [u8],
-    /// The receiver.
-    pub(crate) peer: SocketAddr,
+    /// The receiver; `None` is the one that the socket is connected to.
+    pub(crate) peer: Option<SocketAddr>,
     /// The source address; `None` leaves it to the socket and the route.
     pub(crate) local: Option<IpAddr>,
     /// The size to cut the payload into.
@@ -363,7 +363,7 @@ impl SendTable {
                 iov_base: message.payload.as_ptr().cast_mut().cast(),
                 iov_len: message.payload.len(),
             },
-            name: message.peer.into(),
+            name: message.peer.map_or(Name::NONE, Name::from),
             control: Control::new(message.local, message.segment),
         };
         // SAFETY: an element of our own table; the kernel reads it only within a call that this `&mut self` excludes.

@@ -78,10 +78,11 @@ impl SocketTable {
 
     /// A train as the kernel takes it.
     pub(crate) fn message<'a>(&self, outbox: &'a Outbox, train: &Train) -> Message<'a> {
+        let socket = self.socket(train.to.socket);
         Message {
             payload: outbox.bytes(train),
-            peer: train.to.peer,
-            local: train.to.local.filter(|_| self.socket(train.to.socket).is_wildcard()),
+            peer: Some(train.to.peer).filter(|_| !socket.is_connected()),
+            local: train.to.local.filter(|_| socket.is_wildcard()),
             segment: train.segment(),
         }
     }
@@ -334,5 +335,83 @@ mod tests {
         table.read_drops(Now(now.0 + DROPS_EVERY_US), &mut counters);
         assert_eq!(table.drops_next, DROPS_PER_TURN);
         assert_eq!(counters.rx_overflow, all, "drops were counted twice");
+    }
+
+    /// Turns until the driver has received something; what was first, and from whom.
+    fn heard<D: Driver>(driver: &mut D) -> (Vec<u8>, std::net::SocketAddr) {
+        let limit = Now(driver.now().0 + 10_000_000);
+        loop {
+            assert!(driver.submit_and_wait(Some(limit)).unwrap() < limit, "nothing came");
+            if let Some(datagram) = driver.recv() {
+                return (datagram.payload.to_vec(), datagram.peer);
+            }
+        }
+    }
+
+    /// Whatever the destination says: alone, and as a train. Nobody else is heard.
+    fn a_connected_socket_knows_one_peer<D: Driver<Socket = UdpSocket>>(mut driver: D) {
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut socket = bind();
+        socket.connect(peer.local_addr().unwrap()).unwrap();
+        let own = socket.local_addr().unwrap();
+        let id = driver.add_socket(socket).unwrap();
+        let elsewhere = ([127, 0, 0, 1], 9).into();
+        let to = Destination { socket: id, peer: elsewhere, local: None };
+        for count in [1, 3] {
+            for _ in 0..count {
+                driver.slot(4).copy_from_slice(b"well");
+                driver.queue(4, &to);
+            }
+            driver.submit_and_wait(Some(Now(0))).unwrap();
+            for _ in 0..count {
+                assert_eq!(peer.recv_from(&mut [0; 9]).unwrap(), (4, own));
+            }
+        }
+        std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"stranger", own).unwrap();
+        peer.send_to(b"friend", own).unwrap();
+        assert_eq!(heard(&mut driver), (b"friend".to_vec(), peer.local_addr().unwrap()));
+        assert_eq!(driver.counters().tx_errors, 0);
+    }
+
+    /// ICMP tells of its absence, and nothing ends by that.
+    fn a_peer_that_was_gone_is_heard_again<D: Driver<Socket = UdpSocket>>(mut driver: D) {
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let addr = peer.local_addr().unwrap();
+        let mut socket = bind();
+        socket.connect(addr).unwrap();
+        let id = driver.add_socket(socket).unwrap();
+        let say = |driver: &mut D| {
+            driver.slot(4).copy_from_slice(b"well");
+            driver.queue(4, &Destination { socket: id, peer: addr, local: None });
+            driver.submit_and_wait(Some(Now(0))).unwrap();
+            while driver.recv().is_some() {}
+        };
+        drop(peer);
+        for _ in 0..10 {
+            say(&mut driver);
+        }
+        let counters = driver.counters();
+        assert!(counters.tx_errors + counters.rx_errors > 0, "{counters:?}");
+        let peer = std::net::UdpSocket::bind(addr).unwrap();
+        // The first may meet what ICMP said last.
+        say(&mut driver);
+        say(&mut driver);
+        let (_, own) = peer.recv_from(&mut [0; 9]).unwrap();
+        peer.send_to(b"again", own).unwrap();
+        assert_eq!(heard(&mut driver).0, b"again");
+    }
+
+    #[test]
+    fn uring_keeps_to_a_connected_peer() {
+        let driver = || UringDriver::new(&DriverConfig::default()).unwrap();
+        a_connected_socket_knows_one_peer(driver());
+        a_peer_that_was_gone_is_heard_again(driver());
+    }
+
+    #[test]
+    fn epoll_keeps_to_a_connected_peer() {
+        let driver = || EpollDriver::new(&DriverConfig::default()).unwrap();
+        a_connected_socket_knows_one_peer(driver());
+        a_peer_that_was_gone_is_heard_again(driver());
     }
 }

@@ -489,11 +489,14 @@ impl Memory {
         let entry = if send.message.segment.is_none() && send.message.local.is_none() {
             // Cheaper than a message header by a twentieth.
             let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-            opcode::Send::new(fd, payload.as_ptr(), len)
-                .flags(libc::MSG_DONTWAIT)
-                .dest_addr(self.sends.name(index))
-                .dest_addr_len(self.sends.name_len(index))
-                .build()
+            let entry = opcode::Send::new(fd, payload.as_ptr(), len).flags(libc::MSG_DONTWAIT);
+            match send.message.peer {
+                Some(_) => {
+                    let name = self.sends.name(index);
+                    entry.dest_addr(name).dest_addr_len(self.sends.name_len(index)).build()
+                }
+                None => entry.build(),
+            }
         } else {
             opcode::SendMsg::new(fd, self.sends.header(index))
                 .flags(libc::MSG_DONTWAIT.cast_unsigned())
