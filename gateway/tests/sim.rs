@@ -9,6 +9,8 @@ mod bulk;
 mod mux_server;
 #[path = "sim/server.rs"]
 mod server;
+#[path = "sim/shortage.rs"]
+mod shortage;
 #[path = "sim/starved.rs"]
 mod starved;
 #[path = "sim/tcp.rs"]

@@ -7,25 +7,28 @@ use net_io::steer::Steering;
 use net_io::{Driver, Now, SocketId};
 
 use super::admission::Admission;
-use super::budget;
 use super::challenge::Challenger;
 use super::farewell::Farewells;
 use super::handoff::Handoff;
+use super::hearing::Hearing;
 use super::locals::Locals;
 use super::mailbox::Mailbox;
+use super::pace::Pace;
 use super::sessions::Sessions;
 use super::stats::{DropReason, EndReason, Histogram, Stat, Stats};
 use super::table::AHEAD;
 use super::upstreams::Floor;
+use super::{Outlet, budget};
 use crate::session::{Credit, Key, Peer, Session};
-use crate::upstream::echo::Echo;
 
 /// Where a datagram came from: its listener, its sender, and the address of ours that was used.
 pub(super) type Origin = (SocketId, SocketAddr, Option<IpAddr>);
 
-/// What one batch works on: the shard without its driver, which lends the datagrams.
+/// What one batch works on beside the driver.
 pub(super) struct Ingress<'a, S> {
     pub(super) now: Millis,
+    /// The same as the driver counts it.
+    pub(super) clock: Now,
     /// New sessions are turned away.
     pub(super) shedding: bool,
     pub(super) index: u32,
@@ -34,22 +37,86 @@ pub(super) struct Ingress<'a, S> {
     pub(super) sessions: &'a mut Sessions,
     pub(super) locals: &'a mut Locals,
     pub(super) challenger: &'a Challenger,
-    /// The embedded upstream, where there are no backends.
-    pub(super) echo: Option<&'a mut Echo>,
+    pub(super) outlet: &'a mut Outlet,
     pub(super) handoff: &'a mut Handoff,
     pub(super) farewells: &'a mut Farewells,
     pub(super) stats: &'a mut Stats,
+    pub(super) pace: &'a mut Pace,
+    pub(super) hearing: &'a mut Hearing,
 }
 
 impl<S> Ingress<'_, S> {
-    /// A datagram from this shard's own socket. Tells whose it was: that session's messages are to go on.
-    pub(super) fn datagram(&mut self, from: Origin, payload: &[u8]) -> Option<u32> {
-        let outcome = self.own_or_hand_over(from, payload);
-        self.touched(outcome)
+    /// Takes strays and this shard's own datagrams until none is left or a budget ends; tells which, and how far that gets the
+    /// shard with what has arrived.
+    pub(super) fn run(&mut self, driver: &mut impl Driver) -> bool {
+        self.retry_blocked();
+        let strays_finished = self.strays(driver);
+        let (taken, finished) = self.datagrams(driver);
+        self.handoff.wake_owners();
+        if strays_finished && finished && !driver.has_backlog() {
+            self.hearing.all(self.now);
+        } else {
+            // Only a turn that has taken all strays in gets further with the rest.
+            let taken = if strays_finished { taken } else { 0 };
+            self.hearing.not_all(self.now, taken, || driver.backlog_max());
+        }
+        strays_finished && finished
+    }
+
+    /// Takes what other shards handed over.
+    fn strays(&mut self, driver: &mut impl Driver) -> bool {
+        for _ in 0..budget::STRAYS {
+            let Some(stray) = self.handoff.pop() else { return true };
+            self.stats.add(Stat::HandoffIn, 1);
+            let outcome = self.accept((stray.socket, stray.peer, stray.local), &stray.payload);
+            self.handoff.recycle(stray);
+            self.forward(driver, outcome);
+        }
+        false
+    }
+
+    /// Takes the driver's; tells also how many.
+    fn datagrams(&mut self, driver: &mut impl Driver) -> (usize, bool) {
+        self.pace.step();
+        let (mut taken, mut over) = (0, false);
+        while taken < budget::DATAGRAMS && !over {
+            if taken % AHEAD == 0 {
+                self.warm(driver);
+            }
+            let Some(datagram) = driver.recv() else { return (taken, true) };
+            let from = (datagram.socket, datagram.peer, datagram.local);
+            let outcome = self.own_or_hand_over(from, datagram.payload);
+            self.forward(driver, outcome);
+            taken += 1;
+            over = self.pace.is_over(1, budget::INGRESS_US, driver);
+        }
+        (taken, false)
+    }
+
+    /// What became of a datagram: it is dropped, or its session's messages go on.
+    fn forward(&mut self, driver: &mut impl Driver, outcome: Result<Option<u32>, DropReason>) {
+        let session = match outcome {
+            Ok(Some(session)) => session,
+            Ok(None) => return,
+            Err(reason) => return self.stats.drop(reason),
+        };
+        let mut floor = Floor {
+            now: self.clock,
+            millis: self.now,
+            policy: &self.mailbox.policy,
+            sessions: &mut *self.sessions,
+            locals: &*self.locals,
+            stats: &mut *self.stats,
+        };
+        match &mut *self.outlet {
+            Outlet::Echo(_) => {}
+            Outlet::Backends(upstreams) => upstreams.touched(driver, &mut floor, session),
+            Outlet::Nats(nats) => nats.touched(&mut floor, session),
+        }
     }
 
     /// Has what the next datagrams need brought into the caches, where there are more sessions than caches hold.
-    pub(super) fn warm(&self, driver: &impl Driver) {
+    fn warm(&self, driver: &impl Driver) {
         let table = &self.sessions.table;
         if table.len() < WARM_FROM {
             return;
@@ -65,37 +132,9 @@ impl<S> Ingress<'_, S> {
         }
     }
 
-    /// The next datagram that another shard handed over, likewise; `None` when there is none.
-    pub(super) fn stray(&mut self) -> Option<Option<u32>> {
-        let stray = self.handoff.pop()?;
-        self.stats.add(Stat::HandoffIn, 1);
-        let outcome = self.accept((stray.socket, stray.peer, stray.local), &stray.payload);
-        self.handoff.recycle(stray);
-        Some(self.touched(outcome))
-    }
-
-    /// What upstreams work on while this goes on.
-    pub(super) fn floor(&mut self, now: Now) -> Floor<'_> {
-        Floor {
-            now,
-            millis: self.now,
-            policy: &self.mailbox.policy,
-            sessions: &mut *self.sessions,
-            locals: &*self.locals,
-            stats: &mut *self.stats,
-        }
-    }
-
-    fn touched(&mut self, outcome: Result<Option<u32>, DropReason>) -> Option<u32> {
-        outcome.unwrap_or_else(|reason| {
-            self.stats.drop(reason);
-            None
-        })
-    }
-
     /// Offers messages to the echo again that it had no room for in an earlier turn.
-    pub(super) fn retry_blocked(&mut self) {
-        if self.echo.is_none() {
+    fn retry_blocked(&mut self) {
+        if self.outlet.echo().is_none() {
             return; // upstreams look after their own
         }
         for _ in 0..self.sessions.blocked.len().min(budget::BLOCKED) {
@@ -172,7 +211,7 @@ impl<S> Ingress<'_, S> {
         let policy = &self.mailbox.policy;
         let config = &policy.listeners[usize::from(session.listener)];
         let mut room = session.room(policy.session_bytes_max);
-        let (mut echo, stats) = (self.echo.as_deref_mut(), &mut *self.stats);
+        let (mut echo, stats) = (self.outlet.echo(), &mut *self.stats);
         let upstream_bytes = &mut session.upstream_bytes;
         let mut cx = Cx { config, store };
         session.kcp.handle_datagram(&mut cx, self.now, payload, |message| {
@@ -235,7 +274,7 @@ impl<S> Ingress<'_, S> {
 
     /// Hands a session's queued messages to the echo, as far as both have room.
     fn echo_messages(&mut self, index: u32) {
-        let Some(echo) = self.echo.as_deref_mut() else { return };
+        let Some(echo) = self.outlet.echo() else { return };
         let policy = &self.mailbox.policy;
         loop {
             let Some(id) = self.sessions.id(index) else { return };

@@ -261,14 +261,9 @@ impl<D: Driver> Shard<D> {
     }
 
     fn ingress(&mut self, now: Millis) -> bool {
-        let clock = self.driver.now();
-        let (echo, mut upstreams, mut nats) = match &mut self.outlet {
-            Outlet::Echo(echo) => (Some(echo), None, None),
-            Outlet::Backends(upstreams) => (None, Some(upstreams), None),
-            Outlet::Nats(nats) => (None, None, Some(nats)),
-        };
         let mut ingress = Ingress {
             now,
+            clock: self.driver.now(),
             shedding: self.hearing.sheds(now),
             index: self.index,
             steering: &self.steering,
@@ -276,51 +271,14 @@ impl<D: Driver> Shard<D> {
             sessions: &mut self.sessions,
             locals: &mut self.locals,
             challenger: &self.challenger,
-            echo,
+            outlet: &mut self.outlet,
             handoff: &mut self.handoff,
             farewells: &mut self.farewells,
             stats: &mut self.stats,
+            pace: &mut self.pace,
+            hearing: &mut self.hearing,
         };
-        ingress.retry_blocked();
-        let mut forward = |ingress: &mut Ingress<'_, _>, driver: &mut D, session: Option<u32>| {
-            let Some(session) = session else { return };
-            if let Some(upstreams) = &mut upstreams {
-                upstreams.touched(driver, &mut ingress.floor(clock), session);
-            } else if let Some(nats) = &mut nats {
-                nats.touched(&mut ingress.floor(clock), session);
-            }
-        };
-        let mut strays = 0;
-        while strays < budget::STRAYS
-            && let Some(session) = ingress.stray()
-        {
-            forward(&mut ingress, &mut self.driver, session);
-            strays += 1;
-        }
-        self.pace.step();
-        let (mut taken, mut over) = (0, false);
-        while taken < budget::DATAGRAMS && !over {
-            if taken % table::AHEAD == 0 {
-                ingress.warm(&self.driver);
-            }
-            let Some(datagram) = self.driver.recv() else { break };
-            let from = (datagram.socket, datagram.peer, datagram.local);
-            let session = ingress.datagram(from, datagram.payload);
-            forward(&mut ingress, &mut self.driver, session);
-            taken += 1;
-            over = self.pace.is_over(1, budget::INGRESS_US, &self.driver);
-        }
-        self.handoff.wake_owners();
-        let (strays_finished, finished) =
-            (strays < budget::STRAYS, taken < budget::DATAGRAMS && !over);
-        if strays_finished && finished && !self.driver.has_backlog() {
-            self.hearing.all(now);
-        } else {
-            // Only a turn that has taken all strays in gets further with the rest.
-            let taken = if strays_finished { taken } else { 0 };
-            self.hearing.not_all(now, taken, || self.driver.backlog_max());
-        }
-        strays_finished && finished
+        ingress.run(&mut self.driver)
     }
 
     fn returns(&mut self, now: Millis) -> bool {
@@ -420,6 +378,14 @@ enum Outlet {
 }
 
 impl Outlet {
+    /// The embedded upstream, where there are no backends.
+    const fn echo(&mut self) -> Option<&mut Echo> {
+        match self {
+            Self::Echo(echo) => Some(echo),
+            Self::Backends(_) | Self::Nats(_) => None,
+        }
+    }
+
     /// What the backend of a session is called; `None` while it has none.
     fn backend_of(&self, tie: Tie) -> Option<&str> {
         match self {

@@ -15,6 +15,7 @@ use net_io::StreamAddr;
 use net_io::sim::SimConfig;
 
 use crate::server::{Manner, Server};
+use crate::shortage::those_who_hold_most_end;
 use crate::world::{Call, GATEWAY, World, policy};
 use crate::{config, for_seeds};
 
@@ -328,21 +329,7 @@ fn those_who_hold_most_end_when_memory_runs_short() {
     let mut world =
         World::with_backends(&SimConfig::default(), 1, policy, (Arc::clone(&backends), SMALL));
     world.servers.push(Server::new(&world.net, SERVERS[0], Manner::Echo));
-    world.add_client(40, 100, 20_000);
-    world.clients[0].outstanding = 100;
-    world.clients[0].reading = false;
-    world.add_client(10, 300, 1000);
-    let mut most = 0;
-    for _ in 0..400 {
-        world.run(50, |_| false);
-        most = most.max(world.stat(Stat::PoolBytes));
-    }
-    assert!(most <= SMALL as u64, "{most}");
-    let shed = world.ends(EndReason::Shed);
-    assert!((1..40).contains(&shed), "{shed} ended");
-    assert_eq!(world.ends(EndReason::PoolFull), 0);
-    assert!(world.clients[1].calls.iter().all(Call::is_complete), "and the others are served");
-    assert_eq!(world.backend(0, |b| b.partings(Parting::Shed)), shed);
+    those_who_hold_most_end(&mut world, SMALL);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use net_io::{Driver, StreamAddr};
 use netem::LinkConfig;
 
 use crate::mux_server::{Manner, MuxServer};
+use crate::shortage::those_who_hold_most_end;
 use crate::world::{Call, World, policy};
 use crate::{config, for_seeds};
 
@@ -325,19 +326,5 @@ fn a_client_that_takes_nothing_closes_its_streams_window_alone() {
 fn those_who_hold_most_end_when_memory_runs_short() {
     let policy = Policy { session_bytes_max: 64 << 10, ..policy() };
     let Links { mut world, .. } = Links::with_policy(&calm(1), 1, 1, policy, |_| {});
-    world.add_client(40, 100, 20_000);
-    world.clients[0].outstanding = 100;
-    world.clients[0].reading = false;
-    world.add_client(10, 300, 1000);
-    let mut most = 0;
-    for _ in 0..400 {
-        world.run(50, |_| false);
-        most = most.max(world.stat(Stat::PoolBytes));
-    }
-    assert!(most <= POOL as u64, "{most}");
-    let shed = world.ends(EndReason::Shed);
-    assert!((1..40).contains(&shed), "{shed} ended");
-    assert_eq!(world.ends(EndReason::PoolFull), 0);
-    assert!(world.clients[1].calls.iter().all(Call::is_complete), "and the others are served");
-    assert_eq!(world.backend(0, |b| b.partings(Parting::Shed)), shed);
+    those_who_hold_most_end(&mut world, POOL);
 }

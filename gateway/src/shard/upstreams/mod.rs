@@ -58,6 +58,42 @@ impl Floor<'_> {
         self.sessions.table.by_id(id)
     }
 
+    /// A session, and what its conversation works with.
+    fn conversation(&mut self, id: SessionId) -> Option<(&mut Session, KcpCx<'_>)> {
+        let Sessions { table, store, .. } = &mut *self.sessions;
+        let session = table.by_id(id)?;
+        let config = &self.policy.listeners[usize::from(session.listener)];
+        Some((session, KcpCx { config, store }))
+    }
+
+    /// How long the message is that a session's backend gets next; `None` when there is none, or when it has to wait. What no
+    /// backend wants to see is dropped here: empty messages, those to a backend that has ended its part, and
+    /// with its session the one that is longer than any may be.
+    fn next_message(&mut self, id: SessionId) -> Option<usize> {
+        loop {
+            let (session, mut cx) = self.conversation(id)?;
+            if session.waits_for_backend {
+                return None;
+            }
+            let len = session.kcp.peek_size()?;
+            let unwanted = match session.tie {
+                _ if len == 0 => DropReason::EmptyMessage,
+                Tie::Leaving { .. } => DropReason::SessionEnded,
+                Tie::Free | Tie::Waiting | Tie::Tcp(_) | Tie::Yamux { .. } | Tie::Nats => {
+                    if len <= cx.config.message_max() {
+                        return Some(len);
+                    }
+                    self.stats.drop(DropReason::MessageTooLong);
+                    self.end(id, EndReason::MessageTooLong);
+                    return None;
+                }
+            };
+            let _ = session.kcp.recv_with(&mut cx, |_| {});
+            self.stats.drop(unwanted);
+            self.sessions.mark_dirty(id.index); // its window may have opened
+        }
+    }
+
     /// Gives back to sessions what they said. Always tells that the budget was enough.
     pub(super) fn echo(&mut self, echo: &mut Echo) -> bool {
         while let Some((id, message)) = echo.front() {
@@ -272,28 +308,8 @@ impl Upstreams {
         floor: &mut Floor<'_>,
         id: SessionId,
     ) -> Option<Step> {
-        let Sessions { table, store, .. } = &mut *floor.sessions;
-        let session = table.by_id(id)?;
-        if session.waits_for_backend {
-            return None;
-        }
-        let len = session.kcp.peek_size()?;
-        let config = &floor.policy.listeners[usize::from(session.listener)];
-        let mut cx = KcpCx { config, store };
-        let unwanted = match session.tie {
-            _ if len == 0 => Some(DropReason::EmptyMessage),
-            Tie::Leaving { .. } => Some(DropReason::SessionEnded),
-            Tie::Free | Tie::Waiting | Tie::Tcp(_) | Tie::Yamux { .. } | Tie::Nats => None,
-        };
-        if let Some(reason) = unwanted {
-            let _ = session.kcp.recv_with(&mut cx, |_| {});
-            floor.stats.drop(reason);
-            return Some(Step::Taken);
-        }
-        if len > config.message_max() {
-            floor.stats.drop(DropReason::MessageTooLong);
-            return Some(Step::Ended(EndReason::MessageTooLong));
-        }
+        let len = floor.next_message(id)?;
+        let (session, mut cx) = floor.conversation(id)?;
         match session.tie {
             Tie::Waiting | Tie::Nats | Tie::Leaving { .. } => None,
             Tie::Free => self.tie(driver, floor, id),

@@ -6,11 +6,11 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use kcp_core::{Cx as KcpCx, Millis};
+use kcp_core::Millis;
 
 use super::super::budget;
 use super::super::sessions::Sessions;
-use super::super::stats::{DropReason, EndReason, Stat};
+use super::super::stats::{EndReason, Stat};
 use super::{BLOCKED_MS, Floor};
 use crate::session::{SessionId, Tie};
 use crate::upstream::End;
@@ -123,28 +123,9 @@ impl Nats {
     fn forward(&mut self, floor: &mut Floor<'_>, id: SessionId) -> bool {
         let mut taken = false;
         let fits = loop {
+            let Some(len) = floor.next_message(id) else { break true };
             let opening = self.opening(floor, id);
-            let Sessions { table, store, .. } = &mut *floor.sessions;
-            let Some(session) = table.by_id(id) else { return true };
-            let Some(len) = session.kcp.peek_size() else { break true };
-            let config = &floor.policy.listeners[usize::from(session.listener)];
-            let mut cx = KcpCx { config, store };
-            let unwanted = match session.tie {
-                _ if len == 0 => Some(DropReason::EmptyMessage),
-                Tie::Leaving { .. } => Some(DropReason::SessionEnded),
-                Tie::Free | Tie::Waiting | Tie::Tcp(_) | Tie::Yamux { .. } | Tie::Nats => None,
-            };
-            if let Some(reason) = unwanted {
-                let _ = session.kcp.recv_with(&mut cx, |_| {});
-                floor.stats.drop(reason);
-                taken = true;
-                continue;
-            }
-            if len > config.message_max() {
-                floor.stats.drop(DropReason::MessageTooLong);
-                floor.end(id, EndReason::MessageTooLong);
-                return true;
-            }
+            let Some((session, mut cx)) = floor.conversation(id) else { return true };
             let end = &mut self.setup.end;
             if session.tie != Tie::Nats {
                 if !opening.is_some_and(|opening| end.open(id, opening)) {
