@@ -322,6 +322,24 @@ fn a_client_that_takes_nothing_stops_its_server_and_loses_nothing() {
 }
 
 #[test]
+fn a_backend_that_waits_for_memory_is_counted_once_however_often_it_tries() {
+    let policy = Policy { session_bytes_max: 4 << 20, ..policy() };
+    let mut world = world_with(&SimConfig::default(), 1, policy, &[Manner::Flood(400)], |_| {});
+    world.add_client(16, 4, 5_000);
+    world.clients[0].reading = false;
+    assert!(world.run(20_000, |world| world.stat(Stat::StoreFull) > 0));
+    world.run(1_000, |_| false);
+    let tries = |world: &World| world.stat(Stat::StoreFull);
+    let waits = |world: &World| world.backend(0, |b| b.get(BackendStat::WaitedForClient));
+    let before = (tries(&world), waits(&world));
+    assert!((1..100).contains(&before.1), "{} waits of 16 sessions", before.1);
+    world.run(10_000, |_| false);
+    assert!(tries(&world) > before.0 + 1_000, "they try all the time");
+    assert_eq!(waits(&world), before.1, "and wait on");
+    assert_eq!(world.stat(Stat::Sessions), 16);
+}
+
+#[test]
 fn those_who_hold_most_end_when_memory_runs_short() {
     const SMALL: usize = 256 << 10;
     let policy = Policy { session_bytes_max: 32 << 10, ..policy() };

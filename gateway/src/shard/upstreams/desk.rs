@@ -26,6 +26,8 @@ pub(super) struct Desk {
     pub(super) waiting: WaitingList,
     /// The one of them that tries again now.
     pub(super) trying: Option<Waiting>,
+    /// The session whose backend tries again to be heard, as long as it was not.
+    pub(super) resuming: Option<SessionId>,
 }
 
 impl Desk {
@@ -43,6 +45,7 @@ impl Desk {
             reports: Reports { shard, sender: reports, news: u64::MAX, lost: 0 },
             waiting: WaitingList::new(now),
             trying: None,
+            resuming: None,
             backends,
         };
         desk.list_candidates();
@@ -111,6 +114,13 @@ impl Desk {
     pub(super) fn left(&mut self, backend: BackendId, how: Parting) {
         self.stats.lower(backend, BackendStat::Sessions);
         self.stats.parting(backend, how);
+    }
+
+    /// A session's backend has to wait: counted once, however often it tries again before anything is heard of it.
+    pub(super) fn waits_for_client(&mut self, backend: BackendId, session: SessionId) {
+        if self.resuming != Some(session) {
+            self.stats.add(backend, BackendStat::WaitedForClient, 1);
+        }
     }
 
     /// A session's connection was made.

@@ -52,6 +52,7 @@ impl Desk {
             self.hold(floor, id, backend, Shortage::Memory);
             return false;
         }
+        self.resuming = None;
         self.stats.add(backend, BackendStat::MessagesIn, 1);
         self.stats.add(backend, BackendStat::MessageBytesIn, message.len() as u64);
         true
@@ -67,7 +68,7 @@ impl Desk {
     ) {
         let Some(session) = floor.session(id) else { return };
         if !std::mem::replace(&mut session.backend_waits, true) {
-            self.stats.add(backend, BackendStat::WaitedForClient, 1);
+            self.waits_for_client(backend, id);
         }
         match shortage {
             Shortage::Memory => floor.sessions.mark_blocked(id.index),

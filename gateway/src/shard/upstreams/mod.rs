@@ -487,7 +487,7 @@ impl Upstreams {
     /// A session has room again: what its backend has said goes on.
     fn resume<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>, id: SessionId) {
         let Some(session) = floor.session(id) else { return };
-        session.backend_waits = false;
+        self.desk.resuming = std::mem::take(&mut session.backend_waits).then_some(id);
         match session.tie {
             Tie::Tcp(slot) => {
                 self.tcp.resume(slot, &mut self.pool, &mut self.desk, floor);
@@ -498,6 +498,7 @@ impl Upstreams {
             }
             Tie::Free | Tie::Waiting | Tie::Nats | Tie::Leaving { .. } => {}
         }
+        self.desk.resuming = None;
     }
 
     /// Asks the driver for what a connection wants next.
