@@ -154,6 +154,9 @@ impl Kcp {
                 newest = Some(newer(newest, header));
             }
         }
+        if let Some(block) = self.block.as_deref_mut() {
+            block.recv.see(now);
+        }
         verdict?;
         self.after_segments(cx, newest, una_before);
         Ok(())

@@ -75,6 +75,17 @@ pub struct QueueLengths {
     pub acks: usize,
 }
 
+/// What is kept of messages of which none can be read, because its next fragment is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Since when, as far as was seen: at the latest when it was first asked. Reading a message begins anew.
+    pub since: Millis,
+    /// Segments.
+    pub segments: usize,
+    /// Their payload.
+    pub bytes: usize,
+}
+
 impl Kcp {
     /// A fresh conversation. Reference: `ikcp_create`.
     #[must_use]
@@ -423,6 +434,15 @@ impl Kcp {
     pub fn payload_bytes(&self) -> usize {
         let block = self.block.as_deref();
         block.map_or(0, |block| block.send.payload_bytes() + block.recv.payload_bytes())
+    }
+
+    /// What a peer has sent of messages that it has not finished; `None` when nothing is kept, or when a message can be read.
+    /// Walks the receive queue.
+    pub fn unfinished(&mut self, now: Millis) -> Option<Unfinished> {
+        let recv = &mut self.block.as_deref_mut()?.recv;
+        let since = recv.unfinished_since(now)?;
+        let segments = recv.ready() as usize + recv.waiting() as usize;
+        Some(Unfinished { since, segments, bytes: recv.payload_bytes() })
     }
 
     /// The segments in flight, oldest first.

@@ -7,7 +7,7 @@
 use alloc::collections::VecDeque;
 
 use crate::store::{Fragment, Store};
-use crate::units::Sn;
+use crate::units::{Millis, Sn};
 
 /// Everything received and not yet read.
 #[derive(Debug, Default)]
@@ -17,6 +17,8 @@ pub(crate) struct Receiver {
     ready: u32,
     /// Fragments out of order (`nrcv_buf`).
     waiting: u32,
+    /// When somebody first saw something kept after the last message was read.
+    seen: Option<Millis>,
 }
 
 /// What became of a PUSH inside the window.
@@ -53,8 +55,24 @@ impl Receiver {
         self.slots.iter().flatten().map(|fragment| fragment.len()).sum()
     }
 
+    /// Notes that something is kept at `now`, unless that is known.
+    #[inline]
+    pub(crate) fn see(&mut self, now: Millis) {
+        if self.seen.is_none() && !self.is_empty() {
+            self.seen = Some(now);
+        }
+    }
+
+    /// Since when fragments are kept of which no message can be read, as far as was seen; `None` when there are none, or one
+    /// can be.
+    pub(crate) fn unfinished_since(&mut self, now: Millis) -> Option<Millis> {
+        self.see(now);
+        self.seen.filter(|_| !self.is_empty() && self.peek_size().is_none())
+    }
+
     /// Gives everything back.
     pub(crate) fn clear(&mut self, store: &mut Store) {
+        self.seen = None;
         for fragment in self.slots.drain(..).flatten() {
             store.give_back(fragment);
         }
@@ -81,6 +99,7 @@ impl Receiver {
     #[cold]
     fn close_gap(&mut self, rcv_nxt: &mut Sn, rcv_wnd: u32) {
         self.slots.pop_front();
+        self.seen = None;
         self.promote(rcv_nxt, rcv_wnd);
     }
 
@@ -154,6 +173,7 @@ impl Receiver {
 
     /// Removes the next message.
     pub(crate) fn consume(&mut self, store: &mut Store) {
+        self.seen = None;
         while self.ready > 0 {
             let Some(fragment) = self.slots.pop_front().flatten() else { return };
             self.ready -= 1;

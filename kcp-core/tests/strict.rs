@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use kcp_core::wire::{Command, HEADER_LEN, Header};
-use kcp_core::{Conv, Cx, FAR_BEHIND, InputError, Kcp, KcpConfig, Millis, Sn, Store};
+use kcp_core::{Conv, Cx, FAR_BEHIND, InputError, Kcp, KcpConfig, Millis, Sn, Store, Unfinished};
 use netem::Rng;
 use proptest::prelude::*;
 
@@ -231,6 +231,33 @@ fn what_comes_early_leaves_room_for_what_it_waits_for() {
         let read = std::iter::from_fn(|| kcp.recv(&mut cx, &mut [0; 1_000]).ok()).count();
         assert_eq!(read, early + 1, "all that waited for it");
     }
+}
+
+#[test]
+fn what_a_peer_does_not_finish_is_told_with_its_age() {
+    let (config, mut store) = (KcpConfig::game(), Store::new(256 << 10));
+    let mut kcp = Kcp::new(CONV);
+    let input = |kcp: &mut Kcp, store: &mut Store, after_ms, sn, frg| {
+        let mut header = header(Command::Push, sn, 0);
+        header.frg = frg;
+        let bytes = datagram(&[(header, &[7; 100][..])]);
+        let cx = &mut Cx { config: &config, store };
+        kcp.handle_datagram(cx, NOW.add(after_ms), &bytes, |_| false).unwrap();
+    };
+    let later = NOW.add(100);
+    assert_eq!(kcp.unfinished(later), None);
+    input(&mut kcp, &mut store, 5, 0, 1);
+    input(&mut kcp, &mut store, 10, 2, 2);
+    let told = |since, segments| Some(Unfinished { since, segments, bytes: segments * 100 });
+    assert_eq!(kcp.unfinished(later), told(NOW.add(5), 2));
+    input(&mut kcp, &mut store, 15, 1, 0);
+    assert_eq!(kcp.unfinished(later), None, "the first can be read");
+    let mut cx = Cx { config: &config, store: &mut store };
+    assert_eq!(kcp.recv(&mut cx, &mut [0; 200]), Ok(200));
+    assert_eq!(kcp.unfinished(later), told(later, 1), "the next counts from when it is looked at");
+    assert_eq!(kcp.unfinished(later.add(50)), told(later, 1));
+    input(&mut kcp, &mut store, 200, 3, 1);
+    assert_eq!(kcp.unfinished(later.add(150)), told(later, 2));
 }
 
 proptest! {

@@ -21,6 +21,8 @@ pub(super) const TRANSMITS: usize = 768;
 pub(super) const SCANNED_SLOTS: u32 = 2048;
 /// Slots whose timers are looked at again after a reload: less than 100 us.
 pub(super) const REARMED_SLOTS: u32 = 2048;
+/// Slots looked at for messages that nobody finishes while the store is full; segments there count as well.
+pub(super) const SWEPT: usize = 2048;
 /// Sessions whose messages are offered to the upstream again.
 pub(super) const BLOCKED: usize = 256;
 /// Things that happened to connections to backends.

@@ -19,6 +19,7 @@ pub mod stats;
 pub mod table;
 mod tombstone;
 mod trim;
+mod unfinished;
 mod upstreams;
 
 use std::io;
@@ -214,6 +215,7 @@ impl<D: Driver> Shard<D> {
         let mut finished = self.ingress(now); // datagram -> owner -> session -> kcp.handle_datagram -> message -> upstream
         finished &= self.returns(now); // upstream -> kcp.send
         finished &= self.expire(now); // timer -> session ends | is asked whether it is there | is dirty
+        finished &= self.shed(now); // store full -> who keeps most of it for longest, of messages never finished, ends
         finished &= self.egress(now); // dirty session -> kcp.poll_transmit -> driver slot
         finished &= self.part(now); // ended session -> its backend hears of it; links -> driver
         self.sessions.trim(now); // memory of a past peak goes back
@@ -319,6 +321,10 @@ impl<D: Driver> Shard<D> {
         let is_over = |pieces| pace.is_over(pieces, budget::EXPIRE_US, driver);
         let heard = self.hearing.heard(now);
         self.sessions.expire(heard, &self.mailbox.policy, &mut self.stats, is_over)
+    }
+
+    fn shed(&mut self, now: Millis) -> bool {
+        self.sessions.shed_unfinished(now, &self.mailbox.policy, &mut self.stats)
     }
 
     fn egress(&mut self, now: Millis) -> bool {

@@ -8,6 +8,7 @@ use super::stats::{DropReason, EndReason, Stat, Stats};
 use super::table::{AHEAD, Removed, Table};
 use super::tombstone::Tombstones;
 use super::trim::Trim;
+use super::unfinished::Sweep;
 use super::{Policy, budget};
 use crate::session::{Peer, Session, SessionId, Tie};
 
@@ -21,6 +22,7 @@ pub(super) struct Sessions {
     /// Payload in flight.
     pub(super) store: Store,
     trim: Trim,
+    pub(super) sweep: Sweep,
     /// The slot from which timers are yet to be looked at again.
     rearm_from: Option<u32>,
     /// Where the gateway's own prober knocks from.
@@ -50,6 +52,7 @@ impl Sessions {
             wheel: Wheel::new(now),
             store: Store::new(store_bytes_max),
             trim: Trim::new(now),
+            sweep: Sweep::new(now),
             rearm_from: None,
             probers: Vec::new(),
             probes: 0,

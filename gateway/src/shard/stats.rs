@@ -119,6 +119,8 @@ closed_enum! {
         PoolFull => "pool_full",
         /// Its client took what its backend sent more slowly than others when memory ran short.
         Shed => "shed",
+        /// It kept more of the store than others, for longer, with a message that it did not finish, when the store was full.
+        Unfinished => "unfinished",
         /// The gateway stopped.
         Stop => "stop",
     }
