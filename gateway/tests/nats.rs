@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kcp_gateway::config::{Auto, Listener, UpstreamUrl};
+use kcp_gateway::config::{Auto, GatewayId, Listener, UpstreamUrl};
 use kcp_gateway::shard::stats::{EndReason, Stat};
 use kcp_gateway::upstream::nats::stats::{Loss, NatsStat};
 use kcp_gateway::{Config, Gateway};
@@ -121,6 +121,37 @@ fn a_server_that_dies_in_mid_traffic_loses_what_is_counted_and_nothing_else() {
     assert_eq!(report.lost, there + back, "every message is accounted for");
     assert_eq!(stats.get(NatsStat::Connects), 2);
 }
+
+#[test]
+fn what_comes_at_once_is_bounded_in_bytes_and_all_accounted_for() {
+    const COUNT: u64 = 400;
+    let nats = Nats::start(None);
+    let gateway = gateway(&nats);
+    let subject = format!("kcp.{}.@nobody.out", GatewayId::default().resolve());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = async_nats::connect(format!("127.0.0.1:{}", nats.port)).await.unwrap();
+        let message = bytes::Bytes::from(vec![7; LONGEST]);
+        for _ in 0..COUNT {
+            client.publish(subject.clone(), message.clone()).await.unwrap();
+        }
+        client.flush().await.unwrap();
+    });
+    let stats = gateway.nats().unwrap();
+    until(|| {
+        let told = stats.losses(Loss::NoMember) + stats.losses(Loss::Overrun);
+        (told == COUNT).then_some(())
+    });
+    let most = stats.get(NatsStat::ReceivedPeakBytes);
+    println!("at most {most} bytes at once");
+    assert!(most >= LONGEST as u64 && most <= READS * LONGEST as u64, "{most} bytes at once");
+}
+
+/// The server's default `max_payload`.
+const LONGEST: usize = 1 << 20;
+
+/// How often tokio lets a task read before it is another's turn.
+const READS: u64 = 128;
 
 #[test]
 fn without_a_server_the_gateway_starts_and_waits() {

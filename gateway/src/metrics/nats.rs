@@ -33,6 +33,10 @@ fn of(stat: NatsStat) -> Def {
             "kcp_gateway_nats_message_delivered_bytes_total",
             "Bytes of messages for clients that their shards took.",
         ),
+        NatsStat::ReceivedPeakBytes => gauge(
+            "kcp_gateway_nats_received_peak_bytes",
+            "Most bytes that had come from NATS before they were looked at, since the connection was made.",
+        ),
         NatsStat::Rooms => gauge("kcp_gateway_nats_rooms", "Rooms with members at this gateway."),
         NatsStat::Members => {
             gauge("kcp_gateway_nats_room_members", "Memberships of sessions in rooms.")

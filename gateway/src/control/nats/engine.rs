@@ -15,7 +15,7 @@ use net_io::Waker;
 use tokio::sync::{Notify, mpsc};
 
 use super::rooms::{JoinError, Rooms};
-use super::window::Window;
+use super::window::{Given, Window};
 use super::{NatsConfig, pause};
 use crate::upstream::nats::bridge::{Bridge, Down, EngineEnd, Opening, Up};
 use crate::upstream::nats::stats::{Loss, NatsStat, NatsStats};
@@ -42,6 +42,20 @@ struct Connection {
     rooms: Subscriber,
     /// Messages taken from the subscriptions so far.
     taken: u64,
+}
+
+/// What was taken from the subscriptions at one look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    messages: u64,
+    bytes: u64,
+}
+
+impl Taken {
+    const fn add(&mut self, message: &Message) {
+        self.messages += 1;
+        self.bytes += message.length as u64;
+    }
 }
 
 impl Engine {
@@ -79,7 +93,7 @@ impl Engine {
                 () = self.watch(&client, heard) => {}
                 () = self.stop.notified() => return self.end(&client).await,
             }
-            self.on_disconnected();
+            self.on_disconnected(u64::MAX); // what the client had not written is gone with it
         }
     }
 
@@ -101,6 +115,7 @@ impl Engine {
             attempt += 1;
             match self.try_connect(events.clone()).await {
                 Ok(connection) => {
+                    self.window.on_new_client(written(&connection.client));
                     self.on_connected();
                     return connection;
                 }
@@ -136,11 +151,13 @@ impl Engine {
             })
             .connect(&self.config.servers)
             .await?;
-        let sessions = client.subscribe(self.subjects.wildcard()).await?;
-        let rooms = client.subscribe(ALL).await?;
-        let mut connection = Connection { client, sessions, rooms, taken: 0 };
-        match tokio::time::timeout(PROOF_WITHIN, self.prove(&mut connection)).await {
-            Ok(proof) => proof.map(|()| connection),
+        let mut sessions = client.subscribe(self.subjects.wildcard()).await?;
+        match tokio::time::timeout(PROOF_WITHIN, self.prove(&client, &mut sessions)).await {
+            Ok(proof) => {
+                // Not before somebody looks at them: what is said to rooms would wait all the time.
+                let (taken, rooms) = (proof?, client.subscribe(ALL).await?);
+                Ok(Connection { client, sessions, rooms, taken })
+            }
             Err(_) => Err(format!(
                 "what is published does not come back: is the gateway allowed to publish to {own} and to subscribe to {own}?",
                 own = self.subjects.wildcard()
@@ -149,14 +166,20 @@ impl Engine {
         }
     }
 
-    /// A server refuses what its permissions forbid without saying so to whom it concerns: what comes back was allowed.
-    async fn prove(&self, connection: &mut Connection) -> Result<(), Box<dyn std::error::Error>> {
-        connection.client.publish(self.subjects.mark(), Bytes::new()).await?;
-        connection.client.flush().await?;
-        while let Some(message) = connection.sessions.next().await {
-            connection.taken += 1;
+    /// A server refuses what its permissions forbid without saying so to whom it concerns: what comes back was allowed. Returns how
+    /// many messages were taken.
+    async fn prove(
+        &self,
+        client: &Client,
+        sessions: &mut Subscriber,
+    ) -> Result<u64, Box<dyn std::error::Error>> {
+        client.publish(self.subjects.mark(), Bytes::new()).await?;
+        client.flush().await?;
+        let mut taken = 0;
+        while let Some(message) = sessions.next().await {
+            taken += 1;
             if self.subjects.address(&message.subject) == Some(Address::Mark) {
-                return Ok(());
+                return Ok(taken);
             }
             // There are no sessions yet that it could be for.
             self.stats.lose(Loss::NoSession, 1);
@@ -172,8 +195,8 @@ impl Engine {
         tracing::info!(gateway = self.config.gateway, "nats: connected");
     }
 
-    fn on_disconnected(&self) {
-        let lost = self.window.on_disconnected();
+    fn on_disconnected(&self, written: u64) {
+        let lost = self.window.on_disconnected(written);
         self.stats.lose(Loss::Unconfirmed, lost);
         self.stats.on_trouble("connection lost, connecting again".to_owned());
         self.stats.set(NatsStat::Connected, 0);
@@ -190,12 +213,14 @@ impl Engine {
             if connects() != known {
                 known = connects();
                 if self.window.connected.get() {
-                    self.on_disconnected();
+                    self.on_disconnected(written(client));
                 }
                 self.on_connected();
             }
             match event {
-                Ok(Some(Event::Disconnected)) if self.is_down(client) => self.on_disconnected(),
+                Ok(Some(Event::Disconnected)) if self.is_down(client) => {
+                    self.on_disconnected(written(client));
+                }
                 // A refusal is told for each message: once is enough.
                 Ok(Some(event @ (Event::ServerError(_) | Event::ClientError(_)))) => {
                     let text = event.to_string();
@@ -208,7 +233,7 @@ impl Engine {
                 Ok(None) => return, // the client is gone
                 Err(_) => {
                     if self.is_down(client) {
-                        self.on_disconnected();
+                        self.on_disconnected(written(client));
                     }
                 }
             }
@@ -258,7 +283,7 @@ impl Engine {
 
     async fn publish(&self, client: &Client, shard: usize, up: Up) {
         let name = |id| Name { shard: u16::try_from(shard).unwrap_or(u16::MAX), id };
-        let mut reply = None;
+        let (mut reply, mut given) = (None, Given::News);
         let (subject, payload) = match up {
             Up::Open(id, opening) => {
                 self.rooms.borrow_mut().open(name(id));
@@ -269,7 +294,7 @@ impl Engine {
                 self.shards.borrow().recycle(shard, buffer);
                 self.stats.add(NatsStat::Published, 1);
                 self.stats.add(NatsStat::PublishedBytes, payload.len() as u64);
-                reply = Some(self.subjects.of(name(id), "out"));
+                (reply, given) = (Some(self.subjects.of(name(id), "out")), Given::Message);
                 (self.subjects.of(name(id), "in"), payload)
             }
             Up::Close(id, reason) => {
@@ -278,8 +303,8 @@ impl Engine {
                 (self.subjects.of(name(id), "close"), Bytes::from_static(reason.label().as_bytes()))
             }
         };
-        // Before it is sent: what waits in the client when the connection breaks is not known to have arrived either.
-        self.window.on_publish();
+        // Before it is sent: what waits for room in the client when the connection breaks goes with the next one.
+        self.window.on_publish(given);
         let published = match reply {
             Some(reply) => client.publish_with_reply(subject, reply, payload).await,
             None => client.publish(subject, payload).await,
@@ -288,27 +313,34 @@ impl Engine {
             self.window.on_refused();
             let too_long = error.kind() == PublishErrorKind::MaxPayloadExceeded;
             let reason = if too_long { Loss::TooLongForServer } else { Loss::Unconfirmed };
-            self.stats.lose(reason, 1);
+            self.stats.lose(reason, u64::from(given == Given::Message));
         }
     }
 
     /// Hands out what backends say, until the client gives up.
     async fn inward(&self, connection: Connection) {
         let Connection { client, mut sessions, mut rooms, mut taken } = connection;
-        let mut overrun = 0;
+        let (mut overrun, mut most) = (0, 0);
         loop {
             let (message, of_room) = tokio::select! {
                 message = sessions.next() => (message, false),
                 message = rooms.next() => (message, true),
             };
             let Some(message) = message else { return };
+            let mut now = Taken::default();
             if of_room {
                 // What sessions were told before stands in their own queue, and a join must come first.
-                taken += self.take_all(&mut sessions);
+                self.take_all(&mut sessions, &mut now);
             }
-            self.take(&message);
-            taken += 1 + self.take_all(&mut sessions) + self.take_all(&mut rooms);
+            self.take(&message, &mut now);
+            self.take_all(&mut sessions, &mut now);
+            self.take_all(&mut rooms, &mut now);
             self.shards.borrow_mut().wake();
+            taken += now.messages;
+            if now.bytes > most {
+                most = now.bytes;
+                self.stats.set(NatsStat::ReceivedPeakBytes, most);
+            }
             // The client drops what its queues have no room for. They are empty now, and it runs on this thread: what it has read
             // and nobody took is lost.
             let read = client.statistics().in_messages.load(Ordering::Relaxed);
@@ -322,20 +354,18 @@ impl Engine {
         }
     }
 
-    /// Takes what is there; how many messages that were.
-    fn take_all(&self, messages: &mut Subscriber) -> u64 {
-        let mut taken = 0_u64;
+    /// Takes what is there.
+    fn take_all(&self, messages: &mut Subscriber, taken: &mut Taken) {
         while let Some(message) = at_once(messages) {
-            self.take(&message);
-            taken += 1;
-            if taken.is_multiple_of(ROUND) {
+            self.take(&message, taken);
+            if taken.messages.is_multiple_of(ROUND) {
                 self.shards.borrow_mut().wake(); // they begin while this goes on
             }
         }
-        taken
     }
 
-    fn take(&self, message: &Message) {
+    fn take(&self, message: &Message, taken: &mut Taken) {
+        taken.add(message);
         // The server's own answer to a message that nobody subscribes to.
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             return self.stats.lose(Loss::NoBackend, 1);
@@ -427,6 +457,11 @@ fn at_once(messages: &mut Subscriber) -> Option<Message> {
     tokio::task::unconstrained(messages.next()).now_or_never().flatten()
 }
 
+/// What the client has given to the connection of all that was published, marks included.
+fn written(client: &Client) -> u64 {
+    client.statistics().out_messages.load(Ordering::Relaxed)
+}
+
 /// What a backend asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Request<'a> {
@@ -457,8 +492,9 @@ fn describe(opening: &Opening) -> Bytes {
 /// Messages of one shard before the next one's turn, and towards shards before they are woken.
 const ROUND: u64 = 256;
 /// Messages that the client's own queue takes.
-const COMMANDS_MAX: usize = 1024;
-/// Messages of a subscription that were received and not yet taken.
+pub(super) const COMMANDS_MAX: usize = 1024;
+/// Messages of a subscription that were received and not yet taken. Of bytes there are no more than the client reads before it lets
+/// this thread go on: tokio allows it 128 reads, and what one brings fits its buffer, of 64 KiB or as long as the message under way.
 const RECEIVED_MAX: usize = 8192;
 /// Events of the connection that nobody has looked at yet.
 const EVENTS_MAX: usize = 64;

@@ -1,19 +1,44 @@
 //! How far the server has come with what was published.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// How far the server has confirmed what was published: a message to ourselves comes back behind all that was sent before it.
+/// What is given to the client to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// A client's message.
+    Message,
+    /// News of a session.
+    News,
+    /// A message to ourselves, see [`Window`].
+    Mark,
+}
+
+/// How far the server has confirmed what was published: a message to ourselves, a mark, comes back behind all that was sent before it.
 #[derive(Default)]
 pub(super) struct Window {
     pub(super) connected: Cell<bool>,
     /// Counts connections, so that a mark of an earlier one is told apart.
     epoch: Cell<u64>,
-    published: Cell<u64>,
-    confirmed: Cell<u64>,
+    published: Cell<Count>,
+    confirmed: Cell<Count>,
     /// A mark is on its way.
     marked: Cell<bool>,
+    /// All that was given to the client, marks included, counted as the client counts what it has written.
+    given: Cell<u64>,
+    /// The last of it, so much as the client may not have written yet.
+    recent: RefCell<VecDeque<Given>>,
+}
+
+/// What was published, or confirmed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    /// Everything but marks.
+    all: u64,
+    /// Of that, messages.
+    messages: u64,
 }
 
 impl Window {
@@ -24,22 +49,33 @@ impl Window {
 
     /// More may be published.
     pub(super) fn is_open(&self) -> bool {
-        self.connected.get() && self.published.get() - self.confirmed.get() < UNCONFIRMED_MAX
+        self.connected.get()
+            && self.published.get().all - self.confirmed.get().all < UNCONFIRMED_MAX
     }
 
-    /// A message is about to be published.
-    pub(super) fn on_publish(&self) {
-        self.published.set(self.published.get() + 1);
+    /// Something is about to be given to the client.
+    pub(super) fn on_publish(&self, given: Given) {
+        self.published.set(self.published.get().with(given));
+        self.given.set(self.given.get() + 1);
+        let mut recent = self.recent.borrow_mut();
+        recent.push_back(given);
+        while recent.len() > RECENT_MAX {
+            recent.pop_front();
+        }
     }
 
-    /// It was not sent, and is counted otherwise; unless a connection that ended meanwhile has counted it.
+    /// The client did not take what was given last, and it is counted otherwise.
     pub(super) fn on_refused(&self) {
-        self.published.set((self.published.get() - 1).max(self.confirmed.get()));
+        let Some(given) = self.recent.borrow_mut().pop_back() else { return };
+        self.published.set(self.published.get().without(given));
+        self.given.set(self.given.get() - 1);
     }
 
     /// It is time to ask how far the server has come.
     pub(super) fn wants_mark(&self) -> bool {
-        self.connected.get() && !self.marked.get() && self.published.get() > self.confirmed.get()
+        self.connected.get()
+            && !self.marked.get()
+            && self.published.get().all > self.confirmed.get().all
     }
 
     /// The connection is there, or there again.
@@ -48,13 +84,25 @@ impl Window {
         self.marked.set(false);
     }
 
-    /// The connection is lost; how many messages may be lost with it.
-    pub(super) fn on_disconnected(&self) -> u64 {
+    /// Another client takes what is given from now on; it has written `written` already.
+    pub(super) fn on_new_client(&self, written: u64) {
+        self.given.set(written);
+        self.recent.borrow_mut().clear();
+    }
+
+    /// The connection is lost; how many messages may be lost with it: those that the client had written of all that is not
+    /// confirmed. What it has yet to write goes with the next connection.
+    pub(super) fn on_disconnected(&self, written: u64) -> u64 {
         self.connected.set(false);
         self.epoch.set(self.epoch.get() + 1);
-        let unconfirmed = self.published.get() - self.confirmed.get();
-        self.confirmed.set(self.published.get());
-        unconfirmed
+        let recent = self.recent.borrow();
+        let left = self.given.get().saturating_sub(written);
+        let left = usize::try_from(left).unwrap_or(usize::MAX).min(recent.len());
+        let left = recent.iter().skip(recent.len() - left);
+        let arrives = left.fold(self.published.get(), |count, given| count.without(*given));
+        let lost = arrives.messages.saturating_sub(self.confirmed.get().messages);
+        self.confirmed.set(arrives);
+        lost
     }
 
     /// What was received is lost, perhaps the mark among it: another one must be sent.
@@ -65,66 +113,124 @@ impl Window {
     /// The payload of a mark, which is to be published at once.
     pub(super) fn mark(&self) -> Bytes {
         self.marked.set(true);
-        [self.epoch.get().to_be_bytes(), self.published.get().to_be_bytes()].concat().into()
+        self.on_publish(Given::Mark);
+        let Count { all, messages } = self.published.get();
+        [self.epoch.get(), all, messages].map(u64::to_be_bytes).concat().into()
     }
 
     /// A mark came back.
     pub(super) fn on_mark(&self, payload: &[u8]) {
-        let Some((epoch, published)) = payload.split_first_chunk::<8>() else { return };
-        let Ok(published) = published.try_into().map(u64::from_be_bytes) else { return };
-        let known = self.confirmed.get()..=self.published.get();
-        if u64::from_be_bytes(*epoch) == self.epoch.get() && known.contains(&published) {
-            self.confirmed.set(published);
+        let (numbers, rest) = payload.as_chunks::<8>();
+        let ([epoch, all, messages], []) = (numbers, rest) else { return };
+        let [epoch, all, messages] = [epoch, all, messages].map(|bytes| u64::from_be_bytes(*bytes));
+        let known = self.confirmed.get().all..=self.published.get().all;
+        if epoch == self.epoch.get() && known.contains(&all) {
+            self.confirmed.set(Count { all, messages });
             self.marked.set(false);
         }
     }
 }
 
-/// Messages published and not confirmed: as many may be lost unseen with a connection, and no more.
+impl Count {
+    const fn with(self, given: Given) -> Self {
+        let Self { all, messages } = self;
+        match given {
+            Given::Message => Self { all: all + 1, messages: messages + 1 },
+            Given::News => Self { all: all + 1, messages },
+            Given::Mark => self,
+        }
+    }
+
+    const fn without(self, given: Given) -> Self {
+        let Self { all, messages } = self;
+        match given {
+            Given::Message => Self { all: all - 1, messages: messages - 1 },
+            Given::News => Self { all: all - 1, messages },
+            Given::Mark => self,
+        }
+    }
+}
+
+/// Messages and news published and not confirmed: as many may be lost unseen with a connection, and no more.
 const UNCONFIRMED_MAX: u64 = 8192;
+
+/// What the client may not have written yet: its queue, and one that waits for room there.
+const RECENT_MAX: usize = super::engine::COMMANDS_MAX + 1;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn publish(window: &Window, count: u64) {
+        (0..count).for_each(|_| window.on_publish(Given::Message));
+    }
 
     #[test]
     fn a_mark_confirms_what_was_published_before_it() {
         let window = Window::new(7);
         assert!(!window.is_open() && !window.wants_mark());
         window.on_connected();
-        window.published.set(UNCONFIRMED_MAX - 1);
+        publish(&window, UNCONFIRMED_MAX - 1);
         assert!(window.is_open() && window.wants_mark());
         let mark = window.mark();
         assert!(!window.wants_mark());
-        window.published.set(UNCONFIRMED_MAX);
+        window.on_publish(Given::Message);
         assert!(!window.is_open());
         window.on_mark(&mark);
         assert!(window.is_open() && window.wants_mark());
         window.mark();
         window.on_overrun();
         assert!(window.wants_mark(), "the mark may have been lost");
-        assert_eq!(window.on_disconnected(), 1);
+        assert_eq!(window.on_disconnected(u64::MAX), 1);
         assert!(!window.is_open());
         window.on_connected();
         window.on_mark(&mark);
-        assert_eq!(window.confirmed.get(), UNCONFIRMED_MAX, "a mark of another connection");
+        assert_eq!(window.confirmed.get().all, UNCONFIRMED_MAX, "a mark of another connection");
+        for odd in [&[][..], &[0; 8], &[0; 23], &[0; 32]] {
+            window.on_mark(odd);
+        }
+        assert_eq!(window.confirmed.get().all, UNCONFIRMED_MAX);
     }
 
     #[test]
     fn what_is_refused_is_not_waited_for() {
         let window = Window::new(7);
         window.on_connected();
-        window.on_publish();
+        window.on_publish(Given::Message);
         let mark = window.mark();
         for _ in 0..3 {
-            window.on_publish();
+            window.on_publish(Given::Message);
             window.on_refused();
         }
         window.on_mark(&mark);
         assert!(window.is_open() && !window.wants_mark(), "all that was sent is confirmed");
-        window.on_publish();
-        assert_eq!(window.on_disconnected(), 1);
+        window.on_publish(Given::Message);
+        assert_eq!(window.on_disconnected(1), 0, "its turn has not come");
         window.on_refused();
-        assert_eq!(window.on_disconnected(), 0);
+        assert_eq!(
+            (window.published.get(), window.on_disconnected(2)),
+            (window.confirmed.get(), 0)
+        );
+    }
+
+    #[test]
+    fn what_the_client_has_yet_to_write_is_not_lost_and_news_is_no_message() {
+        let window = Window::new(7);
+        window.on_new_client(1); // the proof
+        window.on_connected();
+        window.on_publish(Given::News);
+        publish(&window, 10);
+        window.mark();
+        publish(&window, 5);
+        assert_eq!(window.on_disconnected(1 + 1 + 10 + 1 + 2), 12);
+        window.on_connected();
+        assert!(window.is_open() && window.wants_mark(), "three are on their way still");
+        assert_eq!(window.on_disconnected(u64::MAX), 3);
+        window.on_new_client(1);
+        window.on_connected();
+        assert!(!window.wants_mark());
+        publish(&window, RECENT_MAX as u64 + 10);
+        assert_eq!(window.recent.borrow().len(), RECENT_MAX);
+        assert_eq!(window.on_disconnected(1 + 10), 10);
     }
 }

@@ -33,10 +33,14 @@
 //!
 //! # What may be lost
 //! Messages are delivered at most once. While the connection is down, clients wait: their receive windows close, and nothing
-//! is taken from them. What had been published and not yet confirmed by the server when the connection broke may be lost, and is
+//! is taken from them. Messages that had been sent and not yet confirmed by the server when the connection broke may be lost, and are
 //! counted as such; so is a message that nobody subscribes to, which the server tells. Towards clients nothing waits beyond the
 //! bounds: a message that a session has no room for is dropped, or ends the session (`upstream.overflow`). Each loss is counted
 //! by its [`stats::Loss`].
+//!
+//! What a backend publishes while the gateway has no connection ends at the server, where nobody subscribes to it, and the
+//! gateway cannot know. A backend that wants to know publishes with a reply subject of its own: the server answers with status
+//! 503 then (no responders).
 
 pub mod bridge;
 pub mod stats;

@@ -20,6 +20,8 @@ closed_enum! {
         Delivered => "delivered",
         /// Their bytes.
         DeliveredBytes => "delivered_bytes",
+        /// Gauge: most bytes received before they were looked at, since the connection was made.
+        ReceivedPeakBytes => "received_peak_bytes",
         /// Gauge: rooms with members.
         Rooms => "rooms",
         /// Gauge: memberships of sessions in rooms.
@@ -30,7 +32,7 @@ closed_enum! {
 closed_enum! {
     /// Why a message was lost.
     Loss {
-        /// Published, and the connection broke before the server had confirmed that it had come so far: it may have arrived.
+        /// Sent, and the connection broke before the server had confirmed that it had come so far: it may have arrived.
         Unconfirmed => "unconfirmed",
         /// Published, and nobody subscribes to it.
         NoBackend => "no_backend",
