@@ -8,32 +8,37 @@ use std::net::TcpListener;
 use kcp_deploy::dashboards;
 use kcp_deploy::exposition::Exposition;
 use kcp_deploy::rules::{self, home};
-use kcp_gateway::config::{BackendUrl, UpstreamUrl};
+use kcp_gateway::config::UpstreamUrl;
 use kcp_gateway::{Config, Gateway};
 
-/// What a gateway with a backend exports, and what Prometheus makes of it.
+/// What gateways with backends export, and what Prometheus makes of it.
 fn exposition() -> Exposition {
     // Never accepts; that the kernel does is enough.
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = backend.local_addr().unwrap();
+    let texts = ["tcp", "nats"].map(|kind| metrics(&format!("{kind}://{addr}")));
+    let mut exposition = Exposition::parse(&texts.concat());
+    exposition.add(["up".into(), "ALERTS".into()]);
+    exposition.add(rules::all().unwrap().into_iter().filter_map(|rule| rule.record));
+    exposition
+}
+
+/// What a gateway with this upstream exports.
+fn metrics(upstream: &str) -> String {
     let mut config = Config::default();
     config.listeners.truncate(1);
     config.listeners[0].addr = "127.0.0.1:0".parse().unwrap();
     config.admin.listen = Some("127.0.0.1:0".parse().unwrap());
-    let url = format!("tcp://{}", backend.local_addr().unwrap());
-    config.upstream.url = UpstreamUrl::Backend(BackendUrl::parse(&url).unwrap());
+    config.upstream.url = UpstreamUrl::parse(upstream).unwrap();
     let gateway = Gateway::start(config).unwrap();
     let url = format!("http://{}/metrics", gateway.admin_addr().expect("configured"));
-    let text = loop {
+    loop {
         let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
         // Its own prober has something to tell after the first round.
         if text.contains("kcp_gateway_probe_success{") {
-            break text;
+            return text;
         }
-    };
-    let mut exposition = Exposition::parse(&text);
-    exposition.add(["up".into(), "ALERTS".into()]);
-    exposition.add(rules::all().unwrap().into_iter().filter_map(|rule| rule.record));
-    exposition
+    }
 }
 
 #[test]

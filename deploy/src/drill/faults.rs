@@ -43,6 +43,8 @@ pub(super) const PHASES: &[&[Fault]] = &[
         fault("KcpGatewayReloadFailed", "a reload of a broken file", reload_failed),
         fault("KcpGatewayProbeFails", "a firewall refuses all that comes in", probe_fails),
         fault("KcpGatewayNoBackend", "nobody where the backend should be", backends::no_backend),
+        fault("KcpGatewayNatsDown", "nobody where NATS should be", backends::no_nats),
+        fault("KcpGatewayNatsLoses", "players at NATS, and no backend", backends::nats_loses),
         fault("KcpGatewayBackendDown", "nobody at one of two addresses", backends::down),
         fault("KcpGatewayBackendFlaps", "the same, believed again and again", backends::flaps),
         fault("KcpGatewayBackendConnects", "the same, believed for ever", backends::connects),

@@ -191,6 +191,44 @@ pub(super) const ROWS: Rows = &[
         ],
     ),
     (
+        "NATS",
+        &[
+            panel(
+                "Connection",
+                "short",
+                "1 while there is one.",
+                &[(
+                    "min by (instance) (kcp_gateway_nats_connected{instance=~\"$instance\"})",
+                    "{{instance}}",
+                )],
+            ),
+            panel(
+                "Messages",
+                "ops",
+                "Messages of players that were published, and messages for players that came.",
+                &[
+                    (
+                        "sum by (instance) (rate(kcp_gateway_nats_messages_published_total{instance=~\"$instance\"}[$__rate_interval]))",
+                        "{{instance}} published",
+                    ),
+                    (
+                        "sum by (instance) (rate(kcp_gateway_nats_messages_delivered_total{instance=~\"$instance\"}[$__rate_interval]))",
+                        "{{instance}} came",
+                    ),
+                ],
+            ),
+            panel(
+                "Messages lost",
+                "ops",
+                "Between the gateway and its backends at NATS, by reason.",
+                &[(
+                    "sum by (reason) (rate(kcp_gateway_nats_lost_total{instance=~\"$instance\"}[$__rate_interval]))",
+                    "{{reason}}",
+                )],
+            ),
+        ],
+    ),
+    (
         "Waiting",
         &[
             panel(

@@ -15,6 +15,25 @@ pub(super) fn no_backend(scene: &Scene<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Nobody listens where NATS should be.
+pub(super) fn no_nats(scene: &Scene<'_>) -> anyhow::Result<()> {
+    let _gateway = scene.gateway(&[&format!("upstream.url=nats://{}", nobody()?)])?;
+    scene.hold();
+    Ok(())
+}
+
+/// NATS is there, and nobody subscribes to what players say.
+pub(super) fn nats_loses(scene: &Scene<'_>) -> anyhow::Result<()> {
+    let at = nobody()?;
+    let mut server = Command::new("nats-server");
+    server.args(["-a", &at.ip().to_string(), "-p", &at.port().to_string()]);
+    let _server = Process::start(&mut server)?;
+    let gateway = scene.gateway(&[&format!("upstream.url=nats://{at}")])?;
+    let _load = scene.load(gateway.listener, &["--sessions", "50", "--rate", "5"])?;
+    scene.hold();
+    Ok(())
+}
+
 /// One of two.
 pub(super) fn down(scene: &Scene<'_>) -> anyhow::Result<()> {
     let (backend, _backend) = backend(scene, &[])?;
