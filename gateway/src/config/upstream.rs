@@ -128,8 +128,10 @@ pub struct BackendSettings {
     pub links: u16,
     /// `connect_ms`: how long a connection may take to be made, in milliseconds. Default 3000. Range 10 to 60000. Reloadable.
     pub connect_ms: u32,
-    /// `stall_ms`: a message that a backend began and does not finish for this long ends the session, in milliseconds. Default
-    /// 10000. Range 100 to 600000. Reloadable.
+    /// `stall_ms`: how long a backend may stand still, in milliseconds: a message that it began and does not go on with ends the
+    /// session; a `yamux` connection ends when it is inside a frame, or takes nothing, or owes the answer to a ping, and neither
+    /// gives nor takes a byte meanwhile. Of a pause of the gateway's own at most half counts. Default 10000. Range 100 to
+    /// 600000. Reloadable.
     pub stall_ms: u32,
     /// `linger_ms`: how long a backend may take to read what an ended session had sent, in milliseconds. Default 10000. Range
     /// 0 to 600000. Reloadable.

@@ -22,6 +22,7 @@
 use net_io::Now;
 
 use super::framing::{Codec, Decoder, Waiting};
+use super::patience::half;
 use super::pool::{Pool, Queue};
 use super::{Cx, End, Event};
 
@@ -86,6 +87,8 @@ impl Marks {
     const FINISHED: u8 = 8;
     /// A message was refused.
     const WANTS_ROOM: u8 = 16;
+    /// Half of the time is over that the rest of a message may take.
+    const STANDS_STILL: u8 = 32;
 
     const fn has(self, mark: u8) -> bool {
         self.0 & mark != 0
@@ -298,12 +301,20 @@ impl Link {
     }
 
     /// Does what is due by `cx.now`.
-    pub fn handle_timeout<F: FnMut(Event<'_>) -> bool>(&mut self, cx: &mut Cx<'_, F>) {
+    pub fn handle_timeout<F: FnMut(Event<'_>) -> bool>(
+        &mut self,
+        cx: &mut Cx<'_, F>,
+        config: &LinkConfig,
+    ) {
         if cx.now < self.deadline {
             return;
         }
         match self.phase {
-            Phase::Open if self.marks.has(Marks::CONNECTED) => self.end(cx, End::Stalled),
+            Phase::Open if self.marks.has(Marks::STANDS_STILL) => self.end(cx, End::Stalled),
+            Phase::Open if self.marks.has(Marks::CONNECTED) => {
+                self.marks.set(Marks::STANDS_STILL);
+                self.deadline = cx.now.add_ms(half(config.stall_ms));
+            }
             Phase::Open => self.end(cx, End::ConnectTimeout),
             Phase::Closing => self.cut_off(cx.pool),
             Phase::Finished | Phase::Aborting | Phase::Gone => {}
@@ -332,7 +343,9 @@ impl Link {
         }
         self.marks.set(Marks::READING);
         if self.phase == Phase::Open && self.inbound.kept() > 0 {
-            self.deadline = now.add_ms(config.stall_ms);
+            // Half of it, twice: a pause of ours is not the backend's.
+            self.marks.take(Marks::STANDS_STILL);
+            self.deadline = now.add_ms(half(config.stall_ms));
         }
         Some(Op::Read)
     }

@@ -39,6 +39,7 @@ pub mod framing;
 pub mod health;
 pub mod link;
 pub mod nats;
+mod patience;
 pub mod pool;
 pub mod proxy;
 pub mod route;

@@ -46,6 +46,8 @@ struct Link {
     inbox: Vec<u8>,
     outbox: Vec<u8>,
     streams: BTreeMap<u32, Stream>,
+    /// No read is under way, because it is stuck.
+    unread: bool,
 }
 
 #[derive(Default)]
@@ -103,7 +105,7 @@ impl MuxServer {
         let id = self.driver.connect(to, None).unwrap();
         self.driver.stream_read(id);
         let (inbox, outbox, streams) = (Vec::new(), Vec::new(), BTreeMap::new());
-        self.links.push(Link { id, inbox, outbox, streams });
+        self.links.push(Link { id, inbox, outbox, streams, unread: false });
     }
 
     pub(crate) fn is_due(&self) -> bool {
@@ -118,6 +120,25 @@ impl MuxServer {
     pub(crate) fn die(&mut self) {
         for link in self.links.drain(..) {
             self.driver.stream_close(link.id, Close::Abort);
+        }
+        self.driver.waker().wake();
+    }
+
+    /// Says something on each link: asks whether the gateway is there.
+    pub(crate) fn ask(&mut self) {
+        for link in &mut self.links {
+            link.outbox.extend(frame(PING, SYN, 0, 7));
+        }
+        self.driver.waker().wake();
+    }
+
+    /// Reads again.
+    pub(crate) fn go_on(&mut self) {
+        self.stuck = false;
+        for link in &mut self.links {
+            if std::mem::take(&mut link.unread) {
+                self.driver.stream_read(link.id);
+            }
         }
         self.driver.waker().wake();
     }
@@ -138,6 +159,7 @@ impl MuxServer {
         let mut gone = Vec::new();
         while let Some(event) = self.driver.stream_event() {
             let id = event.id();
+            let was_read = matches!(event, StreamEvent::Data(..));
             match event {
                 StreamEvent::Data(_, bytes) => {
                     if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
@@ -151,6 +173,8 @@ impl MuxServer {
             }
             if !self.stuck {
                 self.driver.stream_read(id);
+            } else if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+                link.unread |= was_read;
             }
         }
         let mut links = std::mem::take(&mut self.links);

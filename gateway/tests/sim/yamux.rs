@@ -304,6 +304,36 @@ fn a_server_without_window_stops_its_clients_and_loses_nothing() {
 }
 
 #[test]
+fn a_server_that_reads_nothing_for_long_keeps_its_link_as_long_as_it_speaks() {
+    for_seeds(4, |seed| {
+        let Links { mut world, .. } = Links::new(&calm(seed), 1, 1, |_| {});
+        world.add_client(20, 300, 4_000);
+        world.clients[0].outstanding = 300;
+        world.run(100, |_| false);
+        let stalled = |world: &World| world.backend(0, |b| b.links(LinkEnd::StalledWrite));
+        for _ in 0..3 {
+            world.mux_servers[0].stuck = true;
+            for _ in 0..8 {
+                world.run(5_000, |_| false);
+                world.mux_servers[0].ask();
+            }
+            world.mux_servers[0].go_on();
+            world.run(10, |_| false);
+        }
+        assert_eq!((stalled(&world), world.losses()), (0, 0));
+        assert!(world.run(600_000, World::all_answered), "and then everything arrives");
+        assert_eq!(world.losses(), 0);
+        // One that neither reads nor speaks is given up.
+        world.mux_servers[0].stuck = true;
+        world.add_client(20, 300, 4_000);
+        world.clients[1].outstanding = 300;
+        assert!(world.run(45_000, |world| stalled(world) == 1));
+        let ended = |world: &World| world.ends(EndReason::BackendLinkLost) >= 20;
+        assert!(world.run(1_000, ended), "with all that were on it");
+    });
+}
+
+#[test]
 fn a_client_that_takes_nothing_closes_its_streams_window_alone() {
     let policy = Policy { session_bytes_max: 64 << 10, ..policy() };
     let Links { mut world, .. } = Links::with_policy(&calm(1), 1, 1, policy, |_| {});

@@ -132,6 +132,8 @@ impl Group {
                     unacked_max: s.unacked_max,
                     write_max: defaults.write_max.max(write_max),
                     stall_ms: s.stall_ms,
+                    // Who may stand still for so long may take as long to answer.
+                    ping_timeout_ms: defaults.ping_timeout_ms.max(s.stall_ms),
                     linger_ms: s.linger_ms,
                     ..defaults
                 })

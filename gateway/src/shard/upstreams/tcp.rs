@@ -338,7 +338,7 @@ impl Tcp {
         if overdue && connecting && connection.link.is_attached() {
             desk.failed(connection.guest.backend, ConnectFailure::Timeout);
         }
-        self.with(slot, pool, desk, floor, |link, cx, _| link.handle_timeout(cx));
+        self.with(slot, pool, desk, floor, |link, cx, config| link.handle_timeout(cx, config));
     }
 
     /// Asks the driver for what a connection wants next, and forgets one that is gone.

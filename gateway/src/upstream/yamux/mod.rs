@@ -55,9 +55,10 @@ pub struct Config {
     pub write_max: u32,
     /// Pause between two pings in milliseconds.
     pub ping_interval_ms: u32,
-    /// A ping without an answer for this long is the end, in milliseconds.
+    /// A ping without an answer is the end when the backend does not move for this long, in milliseconds.
     pub ping_timeout_ms: u32,
-    /// A frame, a message or a write that makes no progress for this long is the end, in milliseconds.
+    /// A frame that does not go on, or a write, is the end when the backend does not move for this long, in milliseconds; a message
+    /// that does not go on, of its stream.
     pub stall_ms: u32,
     /// How long a stream whose session ended waits for the backend to end it too before it is cut off, in milliseconds.
     pub linger_ms: u32,
@@ -161,11 +162,11 @@ pub enum LinkError {
         /// 1: protocol error, 2: internal error; others have no meaning.
         code: u32,
     },
-    /// A ping was not answered in time.
+    /// A ping was not answered, and the backend did not move.
     PingTimeout,
-    /// A frame began and did not go on.
+    /// A frame began and did not go on, and the backend did not move.
     StalledRead,
-    /// The backend takes nothing.
+    /// The backend takes nothing and gives nothing.
     StalledWrite,
 }
 

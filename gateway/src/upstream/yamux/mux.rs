@@ -3,10 +3,11 @@
 use kcp_core::Millis;
 use net_io::Now;
 
+use super::super::patience::Patience;
 use super::super::pool::Pool;
 use super::super::{Cx, End, Event};
 use super::frame::{Flags, HEADER, Header, Kind};
-use super::keepalive::{Due, Keepalive};
+use super::keepalive::Keepalive;
 use super::outbox::Outbox;
 use super::receive::Reader;
 use super::streams::{INITIAL_WINDOW, Marks, Streams, Timer};
@@ -29,7 +30,10 @@ pub struct Mux<S> {
     pub(super) counters: Counters,
     next_id: u32,
     /// Since when the kernel has taken nothing of what it was offered.
-    stuck_since: Option<Now>,
+    pub(super) stuck_since: Option<Now>,
+    /// Since when the backend has not moved: given nothing, and taken nothing of what it had to be waited for. Counts while
+    /// there is something to wait for.
+    pub(super) patience: Patience,
     /// Where [`Mux::tear_down`] goes on.
     torn_down: u32,
 }
@@ -53,14 +57,15 @@ impl<S: Copy> Mux<S> {
         Ok(Self {
             standing: Standing::Open,
             streams: Streams::new(config.streams_max),
-            reader: Reader::new(now),
+            reader: Reader::default(),
             outbox: Outbox::new(config.write_max as usize),
             owed: Owed::default(),
-            keepalive: Keepalive::new(now, config.ping_interval_ms, config.ping_timeout_ms),
+            keepalive: Keepalive::new(now, config.ping_interval_ms),
             unacked: Unacked::default(),
             counters: Counters::default(),
             next_id: 1,
             stuck_since: None,
+            patience: Patience::new(now),
             torn_down: 0,
             config,
         })
@@ -247,6 +252,7 @@ impl<S: Copy> Mux<S> {
     /// more may be added behind them meanwhile.
     pub fn pending(&mut self, now: Now) -> &[u8] {
         if !self.outbox.pending().is_empty() && self.stuck_since.is_none() {
+            self.begin_to_await(now);
             self.stuck_since = Some(now);
         }
         self.outbox.pending()
@@ -256,6 +262,10 @@ impl<S: Copy> Mux<S> {
     pub fn on_written(&mut self, now: Now, n: usize, pool: &mut Pool) {
         self.counters.bytes_out += n as u64;
         self.outbox.on_written(n);
+        // What the kernel takes at once says nothing of the backend; what it takes after it had no room, the backend made room for.
+        if n > 0 && self.stuck_since.is_some_and(|since| since < now) {
+            self.patience = Patience::new(now);
+        }
         if self.outbox.pending().is_empty() {
             self.stuck_since = None;
         } else if n > 0 {
@@ -349,16 +359,14 @@ impl<S: Copy> Mux<S> {
         if self.has_failed() {
             return None;
         }
-        let stall_ms = self.config.stall_ms;
-        let read = self.reader.is_mid_frame().then(|| self.reader.read_at.add_ms(stall_ms));
-        let write = self.stuck_since.map(|since| since.add_ms(stall_ms));
-        let ping = (self.outbox.room() >= HEADER).then(|| self.keepalive.deadline());
+        let still = self.awaited().map(|(_, ms)| self.patience.deadline(ms));
+        let ping = self.keepalive.deadline().filter(|_| self.outbox.room() >= HEADER);
         let timer = |timer| {
             let (_, at) = self.streams.first_timed(timer)?;
             let ahead_ms = u64::try_from(at.since(millis(now))).unwrap_or(0);
             Some(Now((now.as_millis() + ahead_ms) * 1000))
         };
-        let all = [read, write, ping, timer(Timer::Stall), timer(Timer::Linger)];
+        let all = [still, ping, timer(Timer::Stall), timer(Timer::Linger)];
         all.into_iter().flatten().min()
     }
 
@@ -373,21 +381,17 @@ impl<S: Copy> Mux<S> {
         if let Standing::Failed(error) = self.standing {
             return Err(error);
         }
-        let stall_ms = self.config.stall_ms;
-        if self.reader.is_mid_frame() && self.reader.read_at.add_ms(stall_ms) <= cx.now {
-            return Err(self.fail(LinkError::StalledRead));
+        if let Some((error, ms)) = self.awaited()
+            && self.patience.is_over(cx.now, ms)
+        {
+            return Err(self.fail(error));
         }
-        if self.stuck_since.is_some_and(|since| since.add_ms(stall_ms) <= cx.now) {
-            return Err(self.fail(LinkError::StalledWrite));
-        }
-        if self.outbox.room() >= HEADER {
-            match self.keepalive.due(cx.now) {
-                None => {}
-                Some(Due::Timeout) => return Err(self.fail(LinkError::PingTimeout)),
-                Some(Due::Ping { number }) => {
-                    self.unacked.on_ping(self.next_id);
-                    self.send(Kind::Ping, Flags::SYN, 0, number);
-                }
+        if self.outbox.room() >= HEADER && self.keepalive.deadline().is_some_and(|at| at <= cx.now)
+        {
+            self.begin_to_await(cx.now);
+            if let Some(number) = self.keepalive.due(cx.now) {
+                self.unacked.on_ping(self.next_id);
+                self.send(Kind::Ping, Flags::SYN, 0, number);
             }
         }
         self.expire_streams(cx);
@@ -464,6 +468,28 @@ impl<S: Copy> Mux<S> {
             }
         }
         self.transmit(cx.pool);
+    }
+
+    /// What the backend is waited for, as the error that it is when it does not come, and how long it may stand still
+    /// meanwhile, in milliseconds. One that moves is waited for: it may be slow, and an answer stand behind much else.
+    fn awaited(&self) -> Option<(LinkError, u32)> {
+        let Config { stall_ms, ping_timeout_ms, .. } = self.config;
+        if self.reader.is_mid_frame() {
+            Some((LinkError::StalledRead, stall_ms))
+        } else if self.stuck_since.is_some() {
+            Some((LinkError::StalledWrite, stall_ms))
+        } else if self.keepalive.is_asking() {
+            Some((LinkError::PingTimeout, ping_timeout_ms))
+        } else {
+            None
+        }
+    }
+
+    /// The backend is about to be waited for: its time begins, unless it is waited for already.
+    fn begin_to_await(&mut self, now: Now) {
+        if self.awaited().is_none() {
+            self.patience = Patience::new(now);
+        }
     }
 
     fn slot_of_session(&self, key: StreamKey) -> Option<u32> {

@@ -3,6 +3,7 @@
 use net_io::Now;
 
 use super::super::framing::{Progress, Waiting};
+use super::super::patience::{Patience, half};
 use super::super::pool::Pool;
 use super::super::{Cx, End, Event};
 use super::frame::{Flags, Header, HeaderError, HeaderReader, Kind};
@@ -11,12 +12,10 @@ use super::streams::{Marks, Phase, Timer};
 use super::{LinkError, StreamKey};
 
 /// Where reading stands.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Reader {
     header: HeaderReader,
     body: Option<Body>,
-    /// When something was last read.
-    pub(super) read_at: Now,
 }
 
 /// A data frame's payload that has not all come.
@@ -30,10 +29,6 @@ struct Body {
 }
 
 impl Reader {
-    pub(super) fn new(now: Now) -> Self {
-        Self { header: HeaderReader::default(), body: None, read_at: now }
-    }
-
     pub(super) const fn is_mid_frame(&self) -> bool {
         self.body.is_some() || self.header.is_partial()
     }
@@ -86,7 +81,7 @@ impl<S: Copy> Mux<S> {
         if let Standing::Failed(error) = self.standing {
             return Err(error);
         }
-        self.reader.read_at = cx.now;
+        self.patience = Patience::new(cx.now);
         self.counters.bytes_in += bytes.len() as u64;
         match self.frames(cx, bytes) {
             Ok(()) => {
@@ -336,10 +331,17 @@ impl<S: Copy> Mux<S> {
             self.streams.mark_ready(slot);
         }
         if progress.waiting == Waiting::Rest {
-            self.streams.arm(slot, Timer::Stall, millis(cx.now).add(self.config.stall_ms));
+            self.streams.get_mut(slot).marks.clear(Marks::STANDS_STILL);
+            self.await_rest(cx.now, slot);
         } else if self.streams.timed(slot).is_some() {
             self.streams.disarm(slot);
         }
+    }
+
+    /// The rest of a message is due within half of the time that the backend has for it; see [`Patience`].
+    fn await_rest(&mut self, now: Now, slot: u32) {
+        let at = millis(now).add(half(self.config.stall_ms));
+        self.streams.arm(slot, Timer::Stall, at);
     }
 
     /// Bytes that a stream's session has taken and its backend has not been given back.
@@ -382,12 +384,27 @@ impl<S: Copy> Mux<S> {
             for _ in 0..EXPIRED_MAX {
                 match self.streams.first_timed(timer) {
                     Some((slot, at)) if millis(cx.now).since(at) >= 0 => {
-                        self.end_with_reset(cx, slot, End::Stalled);
+                        if timer == Timer::Linger || self.rest_is_overdue(cx.now, slot) {
+                            self.end_with_reset(cx, slot, End::Stalled);
+                        }
                     }
                     Some(_) | None => break,
                 }
             }
         }
+    }
+
+    /// Whether the rest of a message has not come for as long as it may take: the first half of that is over, or the second. A
+    /// backend that does not keep up with reading may have yet to read of the window that the rest needs: what the
+    /// connection as a whole is waited for decides then.
+    fn rest_is_overdue(&mut self, now: Now, slot: u32) -> bool {
+        let marks = &mut self.streams.get_mut(slot).marks;
+        if marks.has(Marks::STANDS_STILL) && self.stuck_since.is_none() {
+            return true;
+        }
+        marks.set(Marks::STANDS_STILL);
+        self.await_rest(now, slot);
+        false
     }
 
     /// Takes the session off a stream: what it sent goes out, then a FIN.

@@ -71,6 +71,8 @@ impl Marks {
     pub(super) const GRANT: Self = Self(4);
     /// A message was refused: its session wants to hear of room.
     pub(super) const WANTS_ROOM: Self = Self(8);
+    /// Half of the time is over that the rest of its message may take.
+    pub(super) const STANDS_STILL: Self = Self(64);
     const IN_READY: Self = Self(16);
     const IN_ROOM: Self = Self(32);
 

@@ -98,9 +98,15 @@ impl Bench {
         self.written().into_iter().map(|(header, _)| header).collect()
     }
 
+    /// Time passes, and the connection is looked at whenever it wants to be.
     fn timeout(&mut self, ms: u32) -> Result<(), LinkError> {
-        self.now = self.now.add_ms(ms);
-        self.with(|mux, cx| mux.handle_timeout(cx))
+        let end = self.now.add_ms(ms);
+        while let Some(at) = self.mux.poll_timeout(self.now).filter(|&at| at <= end) {
+            self.now = at;
+            self.with(|mux, cx| mux.handle_timeout(cx))?;
+        }
+        self.now = end;
+        Ok(())
     }
 
     fn ends(&mut self) -> Vec<(u32, End)> {
@@ -579,6 +585,57 @@ fn a_connection_that_stands_still_is_noticed() {
     bench.timeout(9_999).unwrap();
     bench.mux.on_written(bench.now, 0, &mut bench.pool);
     assert_eq!(bench.timeout(1), Err(LinkError::StalledWrite));
+}
+
+#[test]
+fn a_backend_that_is_behind_with_reading_is_waited_for_as_long_as_it_moves() {
+    let mut bench = Bench::new(Config::new(codec()));
+    let key = bench.open(7);
+    let open = bench.headers();
+    assert_eq!(open.len(), 1);
+    while bench.push(key, &[7; 1000]).is_ok() {}
+    // The kernel takes nothing for minutes, and the backend speaks now and then: of this stream, in half a frame, or in whole ones.
+    let begun = data(1, Flags::ACK, &message(b"begun")[..6]);
+    assert!(!bench.mux.pending(bench.now).is_empty());
+    for piece in [&begun[..3], &begun[3..15], &begun[15..]] {
+        assert_eq!(bench.timeout(9_000), Ok(()));
+        bench.read(piece).unwrap();
+    }
+    assert_eq!(bench.timeout(9_000), Ok(()), "a ping is waited for meanwhile, behind all that");
+    bench.read(&update(1, Flags::NONE, 1)).unwrap();
+    // It says nothing more, but what was refused is taken, a little at a time.
+    for _ in 0..10 {
+        assert_eq!(bench.timeout(9_000), Ok(()));
+        bench.mux.on_written(bench.now, 100, &mut bench.pool);
+    }
+    assert_eq!(
+        bench.ends(),
+        [],
+        "nor is the rest of its message, whose window it may not have read of"
+    );
+    bench.mux.on_written(bench.now, 0, &mut bench.pool);
+    assert_eq!(bench.timeout(9_999), Ok(()));
+    assert_eq!(bench.timeout(1), Err(LinkError::StalledWrite));
+}
+
+#[test]
+fn a_pause_of_our_own_is_not_the_backends() {
+    let mut bench = Bench::new(Config::new(codec()));
+    bench.open_all(&[7, 8]);
+    bench.written();
+    let pause = |bench: &mut Bench| {
+        bench.now = bench.now.add_ms(3_600_000);
+        bench.with(|mux, cx| mux.handle_timeout(cx))
+    };
+    bench.read(&data(1, Flags::ACK, &message(b"begun")[..6])).unwrap();
+    bench.read(&data(3, Flags::ACK, &message(b"begun"))[..15]).unwrap();
+    assert_eq!(pause(&mut bench), Ok(()), "inside a frame, and with a ping to send");
+    bench.read(&data(3, Flags::ACK, &message(b"begun"))[15..]).unwrap();
+    bench.read(&data(1, Flags::NONE, &message(b"begun")[6..])).unwrap();
+    assert_eq!(pause(&mut bench), Ok(()), "with a ping to be answered");
+    bench.read(&header(Kind::Ping, Flags::ACK, 0, 0).encode()).unwrap();
+    assert_eq!((bench.ends(), bench.messages.len()), (vec![], 2));
+    assert_eq!(bench.timeout(29_999), Ok(()));
 }
 
 #[test]
