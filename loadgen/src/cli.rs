@@ -156,6 +156,13 @@ pub struct LoadArgs {
     /// What the target's upstream does with messages, and so what is verified
     #[arg(long, default_value = "echo")]
     pub upstream: UpstreamArg,
+    /// The upstream answers a message with so many times its bytes, in one message (`serve --behaviour swell`)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub times: u32,
+    /// Slow clients: messages per second that the application of a session takes until the load ends, bystanders apart; 0 =
+    /// none. Its receive window closes meanwhile; at the end it takes all [default: as they come]
+    #[arg(long, value_name = "R", value_parser = parse_rate)]
+    pub read_rate: Option<Rate>,
     /// How long to measure
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub duration: Duration,

@@ -12,6 +12,7 @@ use crate::ledger::Ledger;
 use crate::meter::Meter;
 use crate::payload::{Codec, Stamp};
 use crate::plan::{Plan, Share};
+use crate::reading::{Reading, Take};
 use crate::recut::Recut;
 use crate::scenario::{Protocol, Scenario, Upstream};
 use crate::schedule::{Ramp, Slot};
@@ -35,6 +36,8 @@ pub(crate) struct Fleet {
     /// Sessions below this are bystanders.
     bystanders: u32,
     load: Option<Timeline>,
+    /// Where clients are slow.
+    reading: Option<Reading>,
     ledger: Ledger,
     scratch: Vec<u8>,
     pub(crate) meter: Meter,
@@ -116,6 +119,7 @@ impl Fleet {
             storm: storm.as_ref().map(|storm| Part::new(storm, clients, share)),
             bystanders: share.of(clients.bystanders),
             load: None,
+            reading: None,
             ledger: Ledger::default(),
             scratch,
             meter,
@@ -129,6 +133,8 @@ impl Fleet {
         if let (Some(storm), Some(around)) = (&mut self.storm, &mut self.meter.around) {
             around.storm = storm.set(timeline.window());
         }
+        let until = timeline.window().end;
+        self.reading = Reading::new(&self.plan.scenario, self.share, now, until);
         self.set_load(timeline);
     }
 
@@ -137,6 +143,9 @@ impl Fleet {
         self.ramp.stop();
         if let Some(storm) = &mut self.storm {
             storm.stop();
+        }
+        if let Some(reading) = &mut self.reading {
+            reading.stop(now);
         }
         self.set_load(Timeline::stopped(self.meter.window, now, within));
     }
@@ -178,7 +187,8 @@ impl Fleet {
         let load = self.load.as_ref().and_then(|load| load.next_deadline(now));
         let storm = self.storm.as_ref().and_then(Part::next_deadline);
         let saying = self.agenda.is_waiting().then_some(now);
-        [wheel, starting, load, storm, saying].into_iter().flatten().min()
+        let reading = self.reading.as_ref().and_then(|reading| reading.next_deadline(now));
+        [wheel, starting, load, storm, saying, reading].into_iter().flatten().min()
     }
 
     /// All of a turn between two waits: what came, what is due, what must leave.
@@ -241,17 +251,21 @@ impl Fleet {
             Speech::Kcp(speech) => {
                 let KcpSpeech { config, store, recut, .. } = &mut **speech;
                 let mut cx = Cx { config, store };
+                let times = self.plan.scenario.traffic.times;
+                let held = self.reading.as_ref().is_some_and(|reading| reading.holds(now, local));
                 let mut take = |message: &[u8]| match recut {
-                    None => flow.on_echo(message, number, size, &mut desk),
+                    None => flow.on_echo(once(message, times), number, size, &mut desk),
                     Some(recut) => recut.feed(local, message, |message| {
                         flow.on_echo(message, number, size, &mut desk);
                     }),
                 };
                 let taken = kcp.handle_datagram(&mut cx, millis(now), datagram, |message| {
-                    take(message);
-                    true
+                    if !held {
+                        take(message);
+                    }
+                    !held
                 });
-                while let Ok(len) = kcp.recv(&mut cx, &mut self.scratch) {
+                while !held && let Ok(len) = kcp.recv(&mut cx, &mut self.scratch) {
                     take(self.scratch.get(..len).unwrap_or(&[]));
                 }
                 if taken.is_err() {
@@ -285,11 +299,44 @@ impl Fleet {
             self.vanish(local);
         }
         self.send_due(now);
+        for _ in 0..SEND_BUDGET {
+            match self.reading.as_mut().and_then(|reading| reading.pop(now)) {
+                Some(Take::One(local)) => self.take(now, local, 1),
+                Some(Take::All(local)) => self.take(now, local, usize::MAX),
+                None => break,
+            }
+        }
         for _ in 0..EXPIRE_BUDGET {
             let Speech::Kcp(speech) = &mut self.speech else { break };
             let Some(local) = speech.wheel.pop(speech.heard.at()) else { break };
             self.touch(local, Word::Message);
         }
+    }
+
+    /// A slow client's application takes up to `most` of the messages that wait.
+    fn take(&mut self, now: Now, local: u32, most: usize) {
+        let number = self.share.number(local);
+        let Scenario { traffic, .. } = &self.plan.scenario;
+        let (size, times, rooms) =
+            (traffic.size, traffic.times, traffic.upstream == Upstream::Rooms);
+        let header = self.speech.has_header(size);
+        let Some(Session { kcp, flow }) = self.sessions.get_mut(local as usize) else { return };
+        let Speech::Kcp(speech) = &mut self.speech else { return };
+        let (codec, meter, ledger) = (&self.plan.codec, &mut self.meter, &mut self.ledger);
+        let mut desk = Desk { codec, meter, ledger, now, header, bystander: false, rooms };
+        let KcpSpeech { config, store, recut, .. } = &mut **speech;
+        for _ in 0..most {
+            let Ok(len) = kcp.recv(&mut Cx { config, store }, &mut self.scratch) else { break };
+            let message = self.scratch.get(..len).unwrap_or(&[]);
+            match recut {
+                None => flow.on_echo(once(message, times), number, size, &mut desk),
+                Some(recut) => recut.feed(local, message, |message| {
+                    flow.on_echo(message, number, size, &mut desk);
+                }),
+            }
+        }
+        self.refill(now, local);
+        self.touch(local, Word::Ack); // its window may have opened
     }
 
     /// Writes what the touched sessions have to say in this turn into the driver.
@@ -529,6 +576,15 @@ impl Speech {
     const fn has_header(&self, size: usize) -> bool {
         matches!(self, Self::Raw(_)) || Codec::has_header(size)
     }
+}
+
+/// The message whose answer is the same `times` over; nothing, which is no message, when it is not.
+fn once(answer: &[u8], times: u32) -> &[u8] {
+    let times = times as usize;
+    let (first, rest) = answer.split_at(answer.len() / times);
+    let same = first.len() * times == answer.len()
+        && (rest.is_empty() || rest.chunks_exact(first.len()).all(|part| part == first));
+    if same { first } else { &[] }
 }
 
 /// Sessions started in one turn: a ramp that has fallen behind does not starve the sessions that run.

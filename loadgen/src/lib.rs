@@ -38,6 +38,7 @@ pub mod meter;
 pub mod payload;
 mod plan;
 pub mod progress;
+mod reading;
 mod recut;
 pub mod report;
 mod run;

@@ -64,6 +64,11 @@ pub struct Traffic {
     pub size: usize,
     /// What the target's upstream does with them (default echo).
     pub upstream: Upstream,
+    /// An answer is the message this many times over, in one message (default 1).
+    pub times: u32,
+    /// How often the application of a session that is no bystander takes a message, until the load ends; then it takes all. Until
+    /// then its receive window closes as others come (default: all are taken as they come).
+    pub reads: Option<Load>,
     /// How long after its time a message's echo is still worth something; what comes later does not count as in time (default
     /// for ever).
     pub deadline: Option<Duration>,
@@ -191,6 +196,8 @@ impl Scenario {
                 bystanders: None,
                 size: 64,
                 upstream: Upstream::Echo,
+                times: 1,
+                reads: None,
                 deadline: None,
                 backlog_max: BACKLOG_DEFAULT,
             },
@@ -276,6 +283,15 @@ impl Scenario {
         if matches!(self.traffic.load, Load::Open { period } if period.is_zero()) {
             return reject("--rate", "above 10^9".into(), "at most 10^9 per session".into());
         }
+        let Traffic { times, reads, .. } = self.traffic;
+        let plain = upstream == Upstream::Echo && matches!(self.protocol, Protocol::Kcp(_));
+        if times == 0 || (times > 1 && !plain) {
+            let rule = "1 and more; above 1 with --upstream echo and without --raw".into();
+            return reject("--times", times.to_string(), rule);
+        }
+        if reads.is_some() && !matches!(self.protocol, Protocol::Kcp(_)) {
+            return reject("--read-rate", "with --raw".into(), "a protocol with a window".into());
+        }
         Ok(())
     }
 
@@ -337,9 +353,11 @@ impl Scenario {
                 // As in the reference: at most 127 fragments, and the receiver's whole window must hold them.
                 let fragments = 127.min(config.rcv_wnd as usize - 1);
                 let size_max = fragments * (config.mtu as usize - HEADER);
-                if size == 0 || size > size_max {
+                let times = self.traffic.times as usize;
+                if size == 0 || size.saturating_mul(times) > size_max {
                     let rule = format!(
-                        "1 to {size_max} bytes (127 fragments of the mtu {} less {HEADER})",
+                        "1 to {} bytes (127 fragments of the mtu {} less {HEADER}, in {times} parts)",
+                        size_max / times,
                         config.mtu
                     );
                     return reject("--size", size.to_string(), rule);
@@ -434,7 +452,7 @@ mod tests {
             let error = scenario.validate().unwrap_err().to_string();
             assert!(error.starts_with(expected), "{expected}: {error}");
         }
-        let cases: [(&str, Break); 15] = [
+        let cases: [(&str, Break); 18] = [
             ("--bystanders 1001", |s| s.clients.bystanders = 1001),
             ("--sessions 0", |s| s.clients.sessions = 0),
             ("--threads 65", |s| s.engine.threads = 65),
@@ -451,6 +469,9 @@ mod tests {
                 s.traffic.upstream = Upstream::Stream;
                 s.protocol = Protocol::Raw { datagram: 64 };
             }),
+            ("--times 0", |s| s.traffic.times = 0),
+            ("--times 2", |s| (s.traffic.upstream, s.traffic.times) = (Upstream::Stream, 2)),
+            ("--size 64", |s| s.traffic.times = 3000),
             ("--raw 27", |s| s.protocol = Protocol::Raw { datagram: 27 }),
             ("--size 0", |s| s.traffic.size = 0),
             ("--size 174753", |s| s.traffic.size = 127 * 1376 + 1),

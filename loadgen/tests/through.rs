@@ -7,7 +7,7 @@ use kcp_gateway::config::{Auto, Check, Listener, UpstreamUrl};
 use kcp_gateway::upstream::framing::Framing as Gateways;
 use kcp_gateway::{Config, Gateway};
 use kcp_loadgen::report::Report;
-use kcp_loadgen::scenario::Upstream;
+use kcp_loadgen::scenario::{Load, Upstream};
 use kcp_loadgen::serve::{
     Behaviour, Dialect, Framing, Kind, Listen, Rooms, Serve, Server, Side, Slow,
 };
@@ -66,6 +66,25 @@ fn a_slow_backend_loses_nothing() {
     let mut scenario = scenario(&gateway, 20);
     scenario.traffic.size = 1000;
     sound(&run(&scenario).unwrap());
+}
+
+#[test]
+fn slow_clients_of_a_backend_that_says_much_lose_nothing() {
+    let (backend, gateway) = pair(Behaviour::Swell(86), Gateways::U32Be, Framing::U32Be);
+    let mut scenario = scenario(&gateway, 20);
+    scenario.traffic.times = 86;
+    scenario.traffic.load = Load::Closed { outstanding: 150 };
+    scenario.traffic.reads = Some(Load::Idle);
+    let report = run(&scenario).unwrap();
+    sound(&report);
+    let totals = backend.totals();
+    assert_eq!((totals.messages_in, totals.messages_out), (20 * 150, 20 * 150));
+    assert_eq!(totals.bytes_out, 86 * totals.bytes_in);
+    // Where nobody answers so, it is seen.
+    let (_backend, gateway) = pair(Behaviour::Echo, Gateways::U32Be, Framing::U32Be);
+    scenario.target = gateway.listen_addrs()[0];
+    scenario.phases.drain = Duration::from_millis(300);
+    assert!(run(&scenario).unwrap().counts.corrupted > 0);
 }
 
 fn pair(behaviour: Behaviour, ours: Gateways, theirs: Framing) -> (Server, Gateway) {

@@ -138,6 +138,8 @@ impl LoadArgs {
             UpstreamArg::Stream => Upstream::Stream,
             UpstreamArg::Rooms => Upstream::Rooms,
         };
+        scenario.traffic.times = self.times;
+        scenario.traffic.reads = self.read_rate.map(|super::Rate(load)| load);
         let phases = &mut scenario.phases;
         phases.ramp = self.ramp.within(self.sessions);
         phases.establish = self.establish_timeout;

@@ -52,6 +52,9 @@ pub struct ServeArgs {
     /// Write the counters as one JSON object at the end
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// For swell: how many times over a message comes back, in one message
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub times: u32,
     /// For rooms: sessions in a room
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub room_size: u32,
@@ -123,6 +126,7 @@ impl ServeArgs {
         }
         Ok(match self.behaviour {
             BehaviourArg::Echo => Behaviour::Echo,
+            BehaviourArg::Swell => Behaviour::Swell(self.swell()?),
             BehaviourArg::Rooms => Behaviour::Rooms(Rooms {
                 size: self.room_size,
                 queue: usize::from(self.room_queue),
@@ -140,6 +144,7 @@ impl ServeArgs {
         let noise = matches!(self.garbage, MisdeedArg::Noise);
         match self.behaviour {
             BehaviourArg::Slow => Err(unfit("--behaviour slow", "not with --kind nats")),
+            BehaviourArg::Swell => Err(unfit("--behaviour swell", "not with --kind nats")),
             BehaviourArg::Garbage if !noise => {
                 Err(unfit("--garbage", "with --kind nats it can only be noise"))
             }
@@ -154,6 +159,19 @@ impl ServeArgs {
             | BehaviourArg::Crash
             | BehaviourArg::Garbage => Ok(()),
         }
+    }
+
+    /// Answers must fit the framing's length, whatever is sent.
+    fn swell(&self) -> Result<u32, UsageError> {
+        let framing = Framing::from(self.framing);
+        let longest = (self.message_max as usize).min(framing.length_max());
+        if longest.saturating_mul(self.times as usize) > framing.length_max() {
+            return Err(unfit(
+                "--times",
+                "answers to messages of --message-max must fit what the framing can tell",
+            ));
+        }
+        Ok(self.times)
     }
 
     fn crash(&self) -> Result<Crash, UsageError> {
@@ -266,6 +284,8 @@ values!("--garbage" MisdeedArg => Misdeed {
 pub enum BehaviourArg {
     /// Each message comes back
     Echo,
+    /// Each message comes back many times over, in one message
+    Swell,
     /// Each message goes to everybody in its sender's room
     Rooms,
     /// Each message comes back, but the backend cannot keep up

@@ -197,6 +197,8 @@ fn flags_reach_the_backend() {
     let Behaviour::Crash(it) = crash.behaviour else { panic!("{:?}", crash.behaviour) };
     assert_eq!((it.after_messages, it.chance_ppm), (Some(5), 5_000));
     assert_eq!((it.cut, it.ending), (Cut::Link, Ending::Reset));
+    let swell = serve("--behaviour swell --times 86").unwrap();
+    assert_eq!(swell.behaviour, Behaviour::Swell(86));
     let garbage = serve("--kind yamux --behaviour garbage --garbage link-stall").unwrap();
     let Behaviour::Garbage(it) = garbage.behaviour else { panic!("{:?}", garbage.behaviour) };
     assert_eq!((it.misdeed, it.after), (Misdeed::LinkStall, 1));
@@ -213,6 +215,8 @@ fn flags_that_make_no_backend_are_named() {
         ("--kind nats --behaviour slow", "--behaviour slow"),
         ("--kind nats --behaviour garbage", "noise"),
         ("--kind nats --behaviour crash --after 1 --cut link", "--cut link"),
+        ("--kind nats --behaviour swell", "--behaviour swell"),
+        ("--behaviour swell --framing u16be --times 2", "--times"),
         ("--room-size 0", "--room-size"),
         ("--bytes-per-s 0", "--bytes-per-s"),
     ] {

@@ -155,6 +155,40 @@ fn raw_datagrams_are_scheduled_and_checked_alike() {
 }
 
 #[test]
+fn clients_that_read_nothing_close_their_windows_and_read_it_all_in_the_end() {
+    let link = LinkConfig { delay_us: 1_000, ..LinkConfig::default() };
+    // Each message that is read calls for another one: one a second of each, for five seconds.
+    let pace = Load::Open { period: Duration::from_secs(1) };
+    for (reads, taken) in [(Load::Idle, 0..=0), (pace, 18 * 4..=18 * 5)] {
+        let mut sim = Sim::new(8, ClockStart::Zero, link.clone(), |s| {
+            s.clients.bystanders = 2;
+            s.traffic.load = Load::Closed { outstanding: 200 };
+            s.traffic.bystanders = Some(Load::Open { period: Duration::from_millis(100) });
+            s.traffic.reads = Some(reads);
+            s.phases.warmup = Duration::ZERO;
+            s.protocol = Protocol::Kcp(KcpConfig { rcv_wnd: 128, ..profile_game() });
+        });
+        let meter = sim.run();
+        assert_sound(&meter, "seed 8");
+        let refilled = meter.counts.sent - (20 + 18 * 200 + 2 * 50);
+        assert!(taken.contains(&refilled), "{refilled}");
+        let late = meter.latency.len() - meter.latency.count_between(0, 100_000);
+        assert!(late >= 18 * 199, "{late} of {}", meter.latency.len());
+        let quiet = Quantiles::of(&meter.around.unwrap().quiet);
+        assert_eq!((quiet.samples, quiet.max / 100), (100, 20), "bystanders read at once");
+    }
+}
+
+#[test]
+fn an_answer_is_its_message_so_many_times_over_or_nothing() {
+    assert_eq!(once(b"one", 1), b"one");
+    assert_eq!(once(b"oneoneone", 3), b"one");
+    for (answer, times) in [(&b"oneonetwo"[..], 3), (b"oneoneo", 3), (b"", 3), (b"ab", 3)] {
+        assert_eq!(once(answer, times), b"", "{answer:?}");
+    }
+}
+
+#[test]
 fn a_target_that_falls_silent_is_throttled_then_dead_and_memory_stays_bounded() {
     let blackouts = vec![Blackout { from_us: 1_000_000, for_us: u64::MAX / 2, every_us: 0 }];
     let link = LinkConfig { delay_us: 1_000, blackouts, ..LinkConfig::default() };

@@ -9,6 +9,8 @@ use crate::seed::mix64;
 pub enum Behaviour {
     /// Each comes back.
     Echo,
+    /// Each comes back this many times over, in one message: the backend says much more than it hears.
+    Swell(u32),
     /// Each goes to everybody in the session's room, its sender included.
     Rooms(Rooms),
     /// Each comes back, but the backend cannot keep up.
@@ -126,7 +128,7 @@ impl Behaviour {
     /// What session number `session` gets in place of an answer to its message number `message`, both counted from 1.
     pub(super) fn act(&self, seed: u64, session: u64, message: u32) -> Option<Act> {
         match *self {
-            Self::Echo | Self::Rooms(_) | Self::Slow(_) => None,
+            Self::Echo | Self::Swell(_) | Self::Rooms(_) | Self::Slow(_) => None,
             Self::Crash(crash) => {
                 let dice = mix64(seed ^ mix64(session ^ mix64(u64::from(message))));
                 let due = crash.after_messages.is_some_and(|after| message >= after)

@@ -135,9 +135,11 @@ impl Backend {
             Behaviour::Rooms(rooms) => {
                 Some(format!("loadgen-{}", (number - 1) / u64::from(rooms.size)))
             }
-            Behaviour::Echo | Behaviour::Slow(_) | Behaviour::Crash(_) | Behaviour::Garbage(_) => {
-                None
-            }
+            Behaviour::Echo
+            | Behaviour::Swell(_)
+            | Behaviour::Slow(_)
+            | Behaviour::Crash(_)
+            | Behaviour::Garbage(_) => None,
         }
     }
 

@@ -99,15 +99,19 @@ impl<'a> Session<'a> {
         let dialect = host.serve.dialect;
         let seat = match host.serve.behaviour {
             Behaviour::Rooms(rooms) => Some(host.lobby.enter(rooms, number)),
-            Behaviour::Echo | Behaviour::Slow(_) | Behaviour::Crash(_) | Behaviour::Garbage(_) => {
-                None
-            }
+            Behaviour::Echo
+            | Behaviour::Swell(_)
+            | Behaviour::Slow(_)
+            | Behaviour::Crash(_)
+            | Behaviour::Garbage(_) => None,
         };
         let deadline = match host.serve.behaviour {
             Behaviour::Crash(Crash { after_time, .. }) => after_time.map(|t| Instant::now() + t),
-            Behaviour::Echo | Behaviour::Rooms(_) | Behaviour::Slow(_) | Behaviour::Garbage(_) => {
-                None
-            }
+            Behaviour::Echo
+            | Behaviour::Swell(_)
+            | Behaviour::Rooms(_)
+            | Behaviour::Slow(_)
+            | Behaviour::Garbage(_) => None,
         };
         Self {
             host,
@@ -130,10 +134,14 @@ impl<'a> Session<'a> {
             return Ok(ended);
         }
         loop {
-            if let Some(ended) = self.answer() {
-                return Ok(ended);
-            }
+            let unanswered = match self.answer() {
+                Ok(unanswered) => unanswered,
+                Err(ended) => return Ok(ended),
+            };
             self.flush(io).await?;
+            if unanswered {
+                continue;
+            }
             tokio::select! {
                 read = read_some(io, &mut self.inbox, self.host.serve.behaviour) => {
                     let n = read?;
@@ -180,10 +188,14 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Answers each whole message that was read, into the outbox.
-    fn answer(&mut self) -> Option<Ended> {
+    /// Answers each whole message that was read, into the outbox, until that is worth a write: then `true`, and the rest is to be
+    /// answered when it is written. A session whose client takes nothing would keep all its answers otherwise.
+    fn answer(&mut self) -> Result<bool, Ended> {
         let Host { serve, counts, .. } = self.host;
         loop {
+            if self.outbox.len() >= READ_MAX {
+                return Ok(true);
+            }
             let message = match self.messages.next(&mut self.inbox) {
                 Ok(Some(message)) if message.is_empty() => {
                     Counts::add(&counts.empty_in, 1);
@@ -193,7 +205,7 @@ impl<'a> Session<'a> {
                 Ok(None) => break,
                 Err(_) => {
                     Counts::add(&counts.too_long, 1);
-                    return Some(Ended::TooLong);
+                    return Err(Ended::TooLong);
                 }
             };
             self.heard = self.heard.saturating_add(1);
@@ -203,7 +215,7 @@ impl<'a> Session<'a> {
                 None => self.reply(&message),
                 Some(Act::Crash(cut, ending)) => {
                     Counts::add(&counts.crashes, 1);
-                    return Some(Ended::Cut(cut, ending));
+                    return Err(Ended::Cut(cut, ending));
                 }
                 Some(Act::Misbehave(misdeed)) => {
                     Counts::add(&counts.misdeeds, 1);
@@ -215,17 +227,25 @@ impl<'a> Session<'a> {
             // An idle session keeps no buffer.
             self.inbox = BytesMut::new();
         }
-        None
+        Ok(false)
     }
 
     fn reply(&mut self, message: &[u8]) {
         let counts = &self.host.counts;
         let framing = self.host.serve.dialect.framing;
         let Some(seat) = &self.seat else {
-            framing.put_prefix(&mut self.outbox, message.len());
-            self.outbox.extend_from_slice(message);
+            let times = match self.host.serve.behaviour {
+                Behaviour::Swell(times) => times as usize,
+                Behaviour::Echo
+                | Behaviour::Rooms(_)
+                | Behaviour::Slow(_)
+                | Behaviour::Crash(_)
+                | Behaviour::Garbage(_) => 1,
+            };
+            framing.put_prefix(&mut self.outbox, message.len() * times);
+            (0..times).for_each(|_| self.outbox.extend_from_slice(message));
             Counts::add(&counts.messages_out, 1);
-            Counts::add(&counts.bytes_out, message.len());
+            Counts::add(&counts.bytes_out, message.len() * times);
             return;
         };
         let mut framed = BytesMut::with_capacity(framing.prefix_len() + message.len());
@@ -309,6 +329,7 @@ fn chunk(behaviour: Behaviour, side: Side) -> usize {
             (slow.bytes_per_s as usize / 10).clamp(1, READ_MAX)
         }
         Behaviour::Echo
+        | Behaviour::Swell(_)
         | Behaviour::Rooms(_)
         | Behaviour::Slow(_)
         | Behaviour::Crash(_)
