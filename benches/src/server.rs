@@ -5,7 +5,7 @@
 //! own are. All print the address they listen on when they are ready, and the kernel ends them when this program ends.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -151,16 +151,29 @@ pub(crate) fn end_with_parent() -> Result<()> {
     Ok(())
 }
 
-/// The product as it is shipped, with one shard and no admin server.
-fn gateway(io: Io) -> Result<()> {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut config = Config { listeners: vec![Listener::new(any)], ..Config::default() };
-    config.shards.count = Auto::Exactly(1);
+/// The product as it is shipped, at a free port of loopback and without an admin server.
+pub(crate) fn shipped(io: Io, shards: u16) -> Config {
+    let mut config = Config { listeners: vec![Listener::new(ANY)], ..Config::default() };
+    config.shards.count = Auto::Exactly(shards);
     config.io.driver = io.choice();
+    config.admin.listen = None;
+    config
+}
+
+/// The same with the socket of every server.
+///
+/// # Errors
+/// None, as that is no larger than what can be configured.
+pub(crate) fn with_room(io: Io, shards: u16) -> Result<Config> {
+    let mut config = shipped(io, shards);
     config.io.recv_buffer_bytes = u32::try_from(SOCKET.recv_buffer)?;
     config.io.send_buffer_bytes = u32::try_from(SOCKET.send_buffer)?;
-    config.admin.listen = None;
-    let gateway = Gateway::start(config)?;
+    Ok(config)
+}
+
+/// The contender: one shard.
+fn gateway(io: Io) -> Result<()> {
+    let gateway = Gateway::start(with_room(io, 1)?)?;
     announce(*gateway.listen_addrs().first().context("the gateway has no listener")?)?;
     let failure = gateway.failures().recv()?;
     Err(failure.into())
@@ -177,5 +190,8 @@ fn announce(addr: SocketAddr) -> Result<()> {
 /// kernel counts as 2,304 bytes each: who has less loses datagrams, and the raw echo's row with them.
 pub(crate) const SOCKET: SocketOptions =
     SocketOptions { recv_buffer: 16 << 20, send_buffer: 4 << 20 };
+
+/// A free port of loopback.
+pub(crate) const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 const LISTENING: &str = "listening ";

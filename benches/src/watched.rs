@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use kcp_gateway::config::{Auto, Listener};
+use kcp_gateway::Gateway;
+use kcp_gateway::config::Auto;
 use kcp_gateway::shard::stats::{EndReason, Histogram, Stat, Stats};
-use kcp_gateway::{Config, Gateway};
 use kcp_loadgen::host::process_time;
 use serde::{Deserialize, Serialize};
 
 use crate::contender::Io;
 use crate::cpu;
-use crate::server::{SOCKET, settle};
+use crate::server::{settle, with_room};
 
 /// How the gateway is set up; all else is its default.
 #[derive(Clone, Debug, Args)]
@@ -191,16 +191,10 @@ fn shard_times(pid: u32, shards: usize) -> Result<Vec<Duration>> {
 /// The gateway could not start, a shard died, or the other side is gone.
 pub(crate) fn serve(settings: &Settings) -> Result<()> {
     settle(&settings.cores)?;
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut config = Config { listeners: vec![Listener::new(any)], ..Config::default() };
-    config.shards.count = Auto::Exactly(settings.shards);
+    let mut config = with_room(settings.io, settings.shards)?;
     config.session.max = Auto::Exactly(settings.sessions_max);
     config.session.keepalive_s = settings.keepalive_s;
     config.session.idle_timeout_s = settings.idle_timeout_s;
-    config.io.driver = settings.io.choice();
-    config.io.recv_buffer_bytes = u32::try_from(SOCKET.recv_buffer)?;
-    config.io.send_buffer_bytes = u32::try_from(SOCKET.send_buffer)?;
-    config.admin.listen = None;
     let gateway = Gateway::start(config)?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", gateway.listen_addrs().first().context("the gateway has no listener")?)?;

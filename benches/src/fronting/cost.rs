@@ -82,7 +82,7 @@ pub(super) fn run(plan: &Plan) -> Result<Costs> {
         costs.echo.push(of_gateway(plan, Vec::new())?);
         for (kind, of) in [(Kind::Yamux, &mut costs.yamux), (Kind::Tcp, &mut costs.tcp)] {
             let backend = Backend::start(kind, any, false)?;
-            of.push(of_gateway(plan, vec![format!("{}://{}", kind.label(), backend.addr)])?);
+            of.push(of_gateway(plan, vec![backend.url()])?);
         }
         if let Some(program) = &haproxy {
             costs.haproxy.push(of_haproxy(plan, program)?);
@@ -99,6 +99,10 @@ fn of_gateway(plan: &Plan, backends: Vec<String>) -> Result<f64> {
         io: plan.io,
         sessions_max,
         store_bytes_max: 0,
+        pool_bytes_max: 0,
+        queue_bytes_max: 0,
+        stall_ms: 0,
+        source: None,
     })?;
     let Plan { pacers, pace, cost_seconds, .. } = plan;
     let rate = *pace as f64 / f64::from(*pacers);

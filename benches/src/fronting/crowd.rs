@@ -3,11 +3,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::stage::{Backend, Exported, Front, FrontSettings, Kind};
+use super::fronts::{Division, Fronts, tcp_sockets};
+use super::stage::{Backend, Exported, FrontSettings, Kind};
 use super::{Plan, pause};
 use crate::cpu;
 use crate::load::Load;
@@ -16,9 +17,15 @@ use crate::load::Load;
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Crowd {
     kind: &'static str,
+    gateways: u32,
     backends: usize,
+    /// Why there are several gateways.
+    why: Option<String>,
     sessions: u32,
     established: u64,
+    /// Live sessions of all gateways together at one moment, and TCP sockets of this host at that moment.
+    at_once: u64,
+    tcp_sockets: u64,
     connect_p99_ms: f64,
     latency_p99_ms: f64,
     files: usize,
@@ -49,9 +56,10 @@ impl Crowd {
     pub(super) fn verdicts(&self) -> Vec<(String, bool)> {
         let kind = self.kind;
         let of = |what: &str, ok: bool| (format!("{kind}: {what}"), ok);
-        let all = self.established == u64::from(self.sessions);
+        let sessions = u64::from(self.sessions);
+        let all = self.established == sessions && self.at_once >= sessions;
         vec![
-            of("every session came to its backend", all),
+            of("every session came to its backend, all at once", all),
             of(
                 "every message came back, once, in order, intact",
                 self.calm_sent == self.calm_received,
@@ -69,11 +77,18 @@ impl Crowd {
     pub(super) fn lines(&self) -> Vec<String> {
         let Self { kind, backends, sessions, established, connect_p99_ms, latency_p99_ms, .. } =
             self;
-        vec![
+        let why = self.why.iter().map(|why| format!("{kind}: {why}"));
+        let rest = [
             format!(
-                "{kind}: {established} of {sessions} sessions on {backends} backends; connect p99 {connect_p99_ms:.0} ms, latency \
-                 p99 {latency_p99_ms:.1} ms; gateway {:.0} MB, {} files; {} messages sent, {} came back",
-                self.resident_mb, self.files, self.calm_sent, self.calm_received
+                "{kind}: {established} of {sessions} sessions on {backends} backends, {} at once, with {} TCP sockets on this host; \
+                 connect p99 {connect_p99_ms:.0} ms, latency p99 {latency_p99_ms:.1} ms; gateways {:.0} MB, {} files at most; {} \
+                 messages sent, {} came back",
+                self.at_once,
+                self.tcp_sockets,
+                self.resident_mb,
+                self.files,
+                self.calm_sent,
+                self.calm_received
             ),
             format!(
                 "{kind}: one backend killed: its {} sessions ended within {} ms; {} messages of {} sessions lost; of the others \
@@ -91,7 +106,8 @@ impl Crowd {
                 "{kind}: restarted, it was up again after {} ms and got {} new sessions",
                 self.back_ms, self.newcomers
             ),
-        ]
+        ];
+        why.chain(rest).collect()
     }
 }
 
@@ -100,113 +116,120 @@ impl Crowd {
 /// # Errors
 /// Something could not be started, or is gone; verdicts are not errors.
 pub(super) fn run(plan: &Plan, kind: Kind) -> Result<Crowd> {
-    let mut backends = backends(plan, kind)?;
-    let front = Front::start(&settings(plan, kind, &backends))?;
-    eprintln!("{}: {} sessions in peace", kind.label(), plan.sessions);
-    let load = Load::start(front.addr, &flags(plan, plan.sessions, plan.seconds))?;
-    let calm = load.report_with_failures()?;
-    let (files, resident_mb) = (front.files()?, front.resident()? as f64 / 1e6);
-    drop(front);
+    let division = Division::new(plan, kind)?;
+    let mut backends = backends(division.backends, kind, 1)?;
+    let settings = settings(plan, division.shards(plan), division.each, &backends);
+    let everybody =
+        |now: &Exported| now.sum("kcp_gateway_backend_sessions", "") >= f64::from(plan.sessions);
+    let why = division.line().map(|line| format!(" ({line})")).unwrap_or_default();
 
-    let front = Front::start(&settings(plan, kind, &backends))?;
+    let mut fronts = Fronts::start(&division, &settings, 2)?;
+    eprintln!("{}: {} sessions in peace{why}", kind.label(), plan.sessions);
+    fronts.load(plan.sessions, plan.ramp, &flags(plan, plan.seconds))?;
+    fronts.await_that(everybody)?;
+    let (at_once, sockets) = (fronts.look()?.sum("kcp_gateway_sessions", ""), tcp_sockets()?);
+    let (files, resident) = fronts.size()?;
+    let calm = fronts.reports()?;
+    drop(fronts);
+
+    // Their own sources: the kernel would look long for ports beside those of the connections that were just closed.
+    let mut fronts = Fronts::start(&division, &settings, 3)?;
     eprintln!("{}: {} sessions, and backend {VICTIM} is killed", kind.label(), plan.sessions);
     // The ramp is as in peace; the load goes on until after the restart.
-    let mut load = Load::start(front.addr, &flags(plan, plan.sessions, plan.seconds + 10))?;
-    let everybody = f64::from(plan.sessions);
-    await_that(&front, &mut load, |now| now.sum("kcp_gateway_backend_sessions", "") >= everybody)?;
+    fronts.load(plan.sessions, plan.ramp, &flags(plan, plan.seconds + 20))?;
+    fronts.await_that(everybody)?;
     pause(Duration::from_secs(2));
     let victim = format!("backend=\"game-{VICTIM}\"");
-    let victims = front.look()?.sum("kcp_gateway_backend_sessions", &victim);
+    let victims = fronts.look()?.sum("kcp_gateway_backend_sessions", &victim);
     let address = backends[VICTIM].addr;
     let began = cpu::now();
     drop(backends.remove(VICTIM)); // SIGKILL
-    await_that(&front, &mut load, |now| now.sum("kcp_gateway_backend_sessions", &victim) < 0.5)?;
+    fronts.await_that(|now| now.sum("kcp_gateway_backend_sessions", &victim) < 0.5)?;
     let noticed = began.elapsed();
     pause(Duration::from_secs(3));
     let began = cpu::now();
     backends.insert(VICTIM, Backend::start(kind, address, false)?);
-    await_that(&front, &mut load, |now| now.sum("kcp_gateway_backend_up", &victim) > 0.5)?;
+    let gateways = fronts.count();
+    fronts.await_that(|now| now.sum("kcp_gateway_backend_up", &victim) > gateways - 0.5)?;
     let back = began.elapsed();
     let assigned = |now: &Exported| now.sum("kcp_gateway_backend_sessions_assigned_total", &victim);
-    let before = assigned(&front.look()?);
-    let report = load.report_with_failures()?;
-    let after = front.look()?;
-    let newcomers = Load::start(front.addr, &flags(plan, 400, 2))?.report()?;
-    ensure!(newcomers["established"] == 400, "newcomers were not served");
-    let others = |metric: &str, part: &str| {
-        count(after.sum(metric, part) - of_victim(&after, metric, part, &victim))
-    };
-    let number =
-        |report: &Value, key: &str| report[key].as_u64().with_context(|| format!("no {key}"));
+    let before = assigned(&fronts.look()?);
+    let report = fronts.reports()?;
+    let after = fronts.look()?;
+    let newcomers = newcomers(plan, &fronts)?;
+    ensure!(newcomers["established"] == NEWCOMERS, "newcomers were not served");
+    let others = |metric: &str| count(after.sum(metric, "") - after.sum(metric, &victim));
     Ok(Crowd {
         kind: kind.label(),
-        backends: plan.backends,
+        gateways: division.gateways,
+        backends: division.backends,
+        why: division.line(),
         sessions: plan.sessions,
-        established: number(&calm, "established")?,
-        connect_p99_ms: calm["connect_us"]["p99"].as_f64().unwrap_or(f64::NAN) / 1e3,
-        latency_p99_ms: calm["latency_us"]["p99"].as_f64().unwrap_or(f64::NAN) / 1e3,
+        established: calm.sum("established")?,
+        at_once: count(at_once),
+        tcp_sockets: sockets,
+        connect_p99_ms: calm.p99_ms("connect_us"),
+        latency_p99_ms: calm.p99_ms("latency_us"),
         files,
-        resident_mb,
-        calm_sent: number(&calm, "sent")?,
-        calm_received: number(&calm, "received")?,
+        resident_mb: resident as f64 / 1e6,
+        calm_sent: calm.sum("sent")?,
+        calm_received: calm.sum("received")?,
         victims: count(victims),
         noticed_ms: millis(noticed),
         back_ms: millis(back),
-        lossy_sessions: number(&report, "lossy_sessions")?,
-        lost: number(&report, "lost")?,
-        others_ended: others("kcp_gateway_backend_sessions_ended_total", ""),
-        others_lost: others("kcp_gateway_backend_messages_lost_total", "")
-            + others("kcp_gateway_backend_lost_bytes_total", ""),
-        others_sent: others("kcp_gateway_backend_messages_sent_total", ""),
-        others_received: others("kcp_gateway_backend_messages_received_total", ""),
-        newcomers: count(assigned(&front.look()?) - before),
+        lossy_sessions: report.sum("lossy_sessions")?,
+        lost: report.sum("lost")?,
+        others_ended: others("kcp_gateway_backend_sessions_ended_total"),
+        others_lost: others("kcp_gateway_backend_messages_lost_total")
+            + others("kcp_gateway_backend_lost_bytes_total"),
+        others_sent: others("kcp_gateway_backend_messages_sent_total"),
+        others_received: others("kcp_gateway_backend_messages_received_total"),
+        newcomers: count(assigned(&fronts.look()?) - before),
     })
 }
 
-fn of_victim(exported: &Exported, metric: &str, part: &str, victim: &str) -> f64 {
-    if part.is_empty() { exported.sum(metric, victim) } else { 0.0 }
+/// A few sessions more, after all that, at one of the gateways.
+fn newcomers(plan: &Plan, fronts: &Fronts) -> Result<Value> {
+    let flags = format!("--sessions {NEWCOMERS} --ramp 1s {}", flags(plan, 2));
+    Load::start(fronts.first()?.addr, &flags)?.report()
 }
 
-/// As many as wanted, each at an address of its own.
-pub(super) fn backends(plan: &Plan, kind: Kind) -> Result<Vec<Backend>> {
+/// As many as wanted, each at an address of its own, whose answers are `times` as long as messages are.
+pub(super) fn backends(count: usize, kind: Kind, times: u32) -> Result<Vec<Backend>> {
     let addr = |n: usize| -> Result<SocketAddr> {
         Ok(SocketAddr::from((Ipv4Addr::new(127, 0, 1, u8::try_from(n + 1)?), 0)))
     };
-    (0..plan.backends).map(|n| Backend::start(kind, addr(n)?, false)).collect()
+    (0..count).map(|n| Backend::start_swelling(kind, addr(n)?, false, times)).collect()
 }
 
-pub(super) fn settings(plan: &Plan, kind: Kind, backends: &[Backend]) -> FrontSettings {
-    let url = |backend: &Backend| format!("{}://{}", kind.label(), backend.addr);
+/// Of a gateway of `shards` for `sessions` and some more.
+pub(super) fn settings(
+    plan: &Plan,
+    shards: u16,
+    sessions: u32,
+    backends: &[Backend],
+) -> FrontSettings {
     FrontSettings {
-        backends: backends.iter().map(url).collect(),
-        shards: plan.shards,
+        backends: backends.iter().map(Backend::url).collect(),
+        shards,
         io: plan.io,
         // Shards do not fill evenly.
-        sessions_max: plan.sessions.saturating_add(plan.sessions / 4).saturating_add(10_000),
+        sessions_max: sessions.saturating_add(sessions / 4).saturating_add(10_000),
         store_bytes_max: 0,
+        pool_bytes_max: 0,
+        queue_bytes_max: 0,
+        stall_ms: 0,
+        source: None,
     }
 }
 
 /// Everybody says 64 bytes every ten seconds.
-fn flags(plan: &Plan, sessions: u32, seconds: u32) -> String {
-    let ramp = sessions.div_ceil(plan.ramp).max(1);
+fn flags(plan: &Plan, seconds: u32) -> String {
     format!(
-        "--sessions {sessions} --rate 0.1 --ramp {ramp}s --establish-timeout 30s --warmup 0s --drain {DRAIN_S}s --duration {seconds}s \
-         --sources 127.0.0.2+16 --io {} --progress off",
+        "--rate 0.1 --establish-timeout 30s --warmup 0s --drain {DRAIN_S}s --duration {seconds}s --sources 127.0.0.2+16 --io {} \
+         --progress off",
         plan.io.label()
     )
-}
-
-/// Looks until something is so.
-///
-/// # Errors
-/// The load has ended before, or the gateway is gone.
-fn await_that(front: &Front, load: &mut Load, holds: impl Fn(&Exported) -> bool) -> Result<()> {
-    while !holds(&front.look()?) {
-        ensure!(load.ended()?.is_none(), "the load ended too early");
-        pause(Duration::from_millis(50));
-    }
-    Ok(())
 }
 
 /// A counter as it was before it became a float.
@@ -226,6 +249,9 @@ fn millis(time: Duration) -> u64 {
 /// How long the load waits for what has not come back. Clients of the dead backend go on trying meanwhile, all of them, and
 /// keep the others' waiting on a machine that has little to spare.
 const DRAIN_S: u32 = 45;
+
+/// Those who come at the end.
+const NEWCOMERS: u32 = 400;
 
 /// The backend that dies.
 const VICTIM: usize = 1;

@@ -1,10 +1,13 @@
 //! The gateway in front of backends: a crowd of sessions, the death of a backend, what a message costs, what is kept while a
-//! backend hardly moves. One command that starts everything it needs and says what held.
+//! backend hardly moves or clients read nothing. One command that starts everything it needs and says what held.
 
 mod cost;
 mod crowd;
+mod fronts;
+mod kept;
 mod pacer;
 mod plot;
+mod slow;
 mod squeeze;
 pub(crate) mod stage;
 
@@ -14,13 +17,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use kcp_loadgen::host::allow_most_files;
 use serde::Serialize;
 
 use crate::contender::Io;
 use crate::machine::Machine;
 use cost::Costs;
 use crowd::Crowd;
+use slow::Slow;
 use squeeze::Squeeze;
 use stage::Kind;
 
@@ -51,9 +54,12 @@ pub(crate) struct Plan {
     /// Driver of the gateway and of the load
     #[arg(long, value_enum, default_value = "uring")]
     pub(crate) io: Io,
-    /// Clients of the backend that hardly moves
+    /// Clients of the backend that hardly moves, and clients that read nothing
     #[arg(long, default_value_t = 10_000)]
     pub(crate) squeezed: u32,
+    /// Seconds in which clients read nothing: their windows must close, and others be measured beside them
+    #[arg(long, default_value_t = 75)]
+    pub(crate) slow_seconds: u32,
     /// Rounds of the costs
     #[arg(long, default_value_t = 3)]
     pub(crate) rounds: u32,
@@ -68,7 +74,7 @@ pub(crate) struct Plan {
     pub(crate) pace: u64,
     /// Everything once and small: does it run?
     #[arg(long)]
-    smoke: bool,
+    pub(crate) smoke: bool,
     /// Write the results as one JSON object
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -88,6 +94,8 @@ enum Part {
     Cost,
     /// A backend that hardly moves
     Squeeze,
+    /// Clients that read nothing
+    Slow,
 }
 
 /// The machine, the command, and what came of each part.
@@ -98,6 +106,7 @@ struct Outcome {
     crowds: Vec<Crowd>,
     costs: Option<Costs>,
     squeezes: Vec<Squeeze>,
+    slows: Vec<Slow>,
     verdicts: Vec<(String, bool)>,
 }
 
@@ -110,20 +119,11 @@ pub(crate) fn run(mut plan: Plan) -> Result<()> {
     plan.backends = plan.backends_count.into();
     if plan.smoke {
         (plan.sessions, plan.squeezed, plan.pacers, plan.pace) = (400, 200, 50, 1000);
-        (plan.seconds, plan.rounds, plan.cost_seconds) = (4, 1, 1);
+        (plan.seconds, plan.rounds, plan.cost_seconds, plan.slow_seconds) = (4, 1, 1, 15);
     }
     let all = [Kind::Tcp, Kind::Yamux];
     let kinds = if plan.kind.is_empty() { all.to_vec() } else { plan.kind.clone() };
     let has = |part: Part| plan.part.is_empty() || plan.part.contains(&part);
-    if kinds.contains(&Kind::Tcp) && has(Part::Crowd) {
-        let files = allow_most_files();
-        let wanted = u64::from(plan.sessions) + 1000;
-        ensure!(
-            files >= wanted,
-            "a session over tcp is an open file: {wanted} are needed, {files} allowed; raise the hard limit (`ulimit -Hn {wanted}` as \
-             root, LimitNOFILE= in a unit), or choose fewer --sessions"
-        );
-    }
     let mut outcome = Outcome { machine: Machine::this(), ..Outcome::default() };
     println!("{}\n", outcome.machine.lines().join("\n"));
     for &kind in &kinds {
@@ -134,8 +134,13 @@ pub(crate) fn run(mut plan: Plan) -> Result<()> {
         }
         if has(Part::Squeeze) {
             let squeeze = squeeze::run(&plan, kind)?;
-            outcome.tell(&squeeze.lines(), squeeze.verdicts());
+            outcome.tell(&squeeze.lines(), squeeze.verdicts(plan.smoke));
             outcome.squeezes.push(squeeze);
+        }
+        if has(Part::Slow) {
+            let slow = slow::run(&plan, kind)?;
+            outcome.tell(&slow.lines(), slow.verdicts(plan.smoke));
+            outcome.slows.push(slow);
         }
     }
     if has(Part::Cost) {
@@ -166,13 +171,20 @@ impl Outcome {
                 File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
             serde_json::to_writer_pretty(file, self)?;
         }
-        if let Some(path) = plan.svg.as_ref().filter(|_| !self.squeezes.is_empty()) {
-            plot::draw(&self.squeezes, &self.machine, path)
+        let squeezes = self.squeezes.iter().map(|one| (SQUEEZED, one.kind, &one.kept));
+        let slows = self.slows.iter().map(|one| (SLOW, one.kind, &one.kept));
+        let panels: Vec<_> = squeezes.chain(slows).collect();
+        if let Some(path) = plan.svg.as_ref().filter(|_| !panels.is_empty()) {
+            plot::draw(&panels, &self.machine, path)
                 .with_context(|| format!("cannot draw {}", path.display()))?;
         }
         Ok(())
     }
 }
+
+/// What is drawn of each.
+const SQUEEZED: &str = "a backend that hardly moves";
+const SLOW: &str = "clients that read nothing";
 
 /// Lets time pass: what is watched goes on by itself.
 #[expect(clippy::disallowed_methods, reason = "a bench is about real time")]

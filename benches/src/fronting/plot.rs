@@ -5,15 +5,19 @@ use std::path::Path;
 use anyhow::{Error, Result};
 use plotters::prelude::*;
 
-use super::squeeze::{Sample, Squeeze};
+use super::kept::{Kept, Sample};
 use crate::machine::Machine;
 
 /// Writes the picture: a panel for each.
 ///
 /// # Errors
 /// The file cannot be written.
-pub(super) fn draw(squeezes: &[Squeeze], machine: &Machine, path: &Path) -> Result<()> {
-    let panels = u32::try_from(squeezes.len())?;
+pub(super) fn draw(
+    runs: &[(&'static str, &'static str, &Kept)],
+    machine: &Machine,
+    path: &Path,
+) -> Result<()> {
+    let panels = u32::try_from(runs.len())?;
     let root = SVGBackend::new(path, (WIDTH, HEAD + PANEL * panels)).into_drawing_area();
     root.fill(&WHITE).map_err(own)?;
     let (head, below) = root.split_vertically(HEAD);
@@ -21,12 +25,11 @@ pub(super) fn draw(squeezes: &[Squeeze], machine: &Machine, path: &Path) -> Resu
     for (line, top) in machine.lines().iter().zip([10, 28]) {
         head.draw(&Text::new(line.as_str(), (12, top), style.clone())).map_err(own)?;
     }
-    for (squeeze, area) in squeezes.iter().zip(below.split_evenly((squeezes.len(), 1))) {
-        let most =
-            squeeze.samples.iter().map(|s| s.resident as f64).fold(squeeze.kept_max, f64::max);
-        let end = squeeze.samples.last().map_or(1.0, |sample| sample.at_s);
+    for ((what, kind, kept), area) in runs.iter().zip(below.split_evenly((runs.len(), 1))) {
+        let most = kept.samples.iter().map(|s| s.resident as f64).fold(kept.kept_max, f64::max);
+        let end = kept.samples.last().map_or(1.0, |sample| sample.at_s);
         let mut chart = ChartBuilder::on(&area)
-            .caption(format!("{}: MB over seconds", squeeze.kind), ("sans-serif", 18))
+            .caption(format!("{kind}: {what}: MB over seconds"), ("sans-serif", 18))
             .margin(12)
             .x_label_area_size(30)
             .y_label_area_size(60)
@@ -39,14 +42,14 @@ pub(super) fn draw(squeezes: &[Squeeze], machine: &Machine, path: &Path) -> Resu
             ("kept", |sample| sample.kept, RGBColor(213, 94, 0)),
         ];
         for (name, of, colour) in curves {
-            let points = squeeze.samples.iter().map(|sample| (sample.at_s, of(sample) / 1e6));
+            let points = kept.samples.iter().map(|sample| (sample.at_s, of(sample) / 1e6));
             chart
                 .draw_series([PathElement::new(points.collect::<Vec<_>>(), colour.stroke_width(2))])
                 .map_err(own)?
                 .label(name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour));
         }
-        let bound = squeeze.kept_max / 1e6;
+        let bound = kept.kept_max / 1e6;
         chart
             .draw_series([PathElement::new([(0.0, bound), (end, bound)], BLACK.stroke_width(1))])
             .map_err(own)?

@@ -3,21 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use kcp_gateway::config::{Auto, Backend as Listed, BackendUrl, Listener, UpstreamUrl};
-use kcp_gateway::{Config, Gateway};
+use kcp_gateway::Gateway;
+use kcp_gateway::config::{Auto, Backend as Listed, BackendUrl, Sources, UpstreamUrl};
 use kcp_loadgen::host::{allow_most_files, process_time};
 use kcp_loadgen::serve::{Behaviour, Dialect, Framing, Kind as Carrier, Listen, Serve, Server};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::contender::Io;
 use crate::cpu;
-use crate::server::{SOCKET, end_with_parent};
+use crate::server::{ANY, end_with_parent, with_room};
 
 /// How a gateway's sessions reach their backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -75,10 +75,11 @@ impl Drop for Actor {
     }
 }
 
-/// A backend: every message comes back.
+/// A backend: every message comes back, once or as many times over as asked.
 #[derive(Debug)]
 pub(crate) struct Backend {
     actor: Actor,
+    kind: Kind,
     pub(crate) addr: SocketAddr,
 }
 
@@ -94,6 +95,9 @@ pub(crate) struct BackendSettings {
     /// Sessions begin without a PROXY header.
     #[arg(long)]
     plain: bool,
+    /// How many times over a message comes back, in one message.
+    #[arg(long)]
+    times: u32,
 }
 
 impl Backend {
@@ -102,12 +106,31 @@ impl Backend {
     /// # Errors
     /// It did not; its own message went to standard error.
     pub(crate) fn start(kind: Kind, listen: SocketAddr, plain: bool) -> Result<Self> {
+        Self::start_swelling(kind, listen, plain, 1)
+    }
+
+    /// Likewise; its answers are `times` as long as messages are.
+    ///
+    /// # Errors
+    /// As [`Backend::start`].
+    pub(crate) fn start_swelling(
+        kind: Kind,
+        listen: SocketAddr,
+        plain: bool,
+        times: u32,
+    ) -> Result<Self> {
         let mut words = vec!["backend".into(), format!("--kind={}", kind.label())];
         words.push(format!("--listen={listen}"));
+        words.push(format!("--times={times}"));
         words.extend(plain.then(|| "--plain".to_owned()));
         let actor = Actor::start(&words)?;
         let addr = actor.greeting.parse().context("a backend's address")?;
-        Ok(Self { actor, addr })
+        Ok(Self { actor, kind, addr })
+    }
+
+    /// As gateways are told of it.
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}", self.kind.label(), self.addr)
     }
 
     /// Stops it where it stands, or lets it go on.
@@ -134,7 +157,7 @@ pub(crate) fn serve_backend(settings: &BackendSettings) -> Result<()> {
         kind,
         listen: vec![Listen::Inet(settings.listen)],
         dialect: Dialect { framing: Framing::U32Be, proxy: !settings.plain, message_max: 1 << 20 },
-        behaviour: Behaviour::Echo,
+        behaviour: Behaviour::Swell(settings.times),
         threads: 1,
         socket_buffer: None,
         seed: 7,
@@ -173,17 +196,34 @@ pub(crate) struct FrontSettings {
     /// Bytes of payload that a shard may hold; 0 = its default.
     #[arg(long, default_value_t = 0)]
     pub(crate) store_bytes_max: u64,
+    /// Bytes that may wait between backends and sessions in a shard; 0 = its default.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) pool_bytes_max: u64,
+    /// Bytes that may wait for one client; 0 = its default.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) queue_bytes_max: u32,
+    /// Milliseconds for which a backend may stand still; 0 = its default.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) stall_ms: u32,
+    /// The address of this host to connect from; the kernel's choice without.
+    #[arg(long)]
+    pub(crate) source: Option<IpAddr>,
 }
 
 impl FrontSettings {
     fn words(&self) -> Vec<String> {
-        let Self { backends, shards, io, sessions_max, store_bytes_max } = self;
+        let Self { backends, shards, io, sessions_max, .. } = self;
+        let Self { store_bytes_max, pool_bytes_max, queue_bytes_max, stall_ms, source, .. } = self;
         let mut words = vec!["front".to_owned()];
         words.extend(backends.iter().map(|url| format!("--backend={url}")));
         words.push(format!("--shards={shards}"));
         words.push(format!("--io={}", io.label()));
         words.push(format!("--sessions-max={sessions_max}"));
         words.push(format!("--store-bytes-max={store_bytes_max}"));
+        words.push(format!("--pool-bytes-max={pool_bytes_max}"));
+        words.push(format!("--queue-bytes-max={queue_bytes_max}"));
+        words.push(format!("--stall-ms={stall_ms}"));
+        words.extend(source.map(|source| format!("--source={source}")));
         words
     }
 }
@@ -257,6 +297,13 @@ impl Front {
 pub(crate) struct Exported(BTreeMap<String, f64>);
 
 impl Exported {
+    /// Adds what another gateway exported.
+    pub(crate) fn add(&mut self, other: Self) {
+        for (series, value) in other.0 {
+            *self.0.entry(series).or_default() += value;
+        }
+    }
+
     /// The sum of all series of a metric whose labels contain `part`.
     pub(crate) fn sum(&self, metric: &str, part: &str) -> f64 {
         self.0
@@ -275,19 +322,24 @@ impl Exported {
 /// The gateway could not start, or a shard died.
 pub(crate) fn serve_front(settings: &FrontSettings) -> Result<()> {
     end_with_parent()?;
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut config = Config { listeners: vec![Listener::new(any)], ..Config::default() };
-    config.shards.count = Auto::Exactly(settings.shards);
+    let mut config = with_room(settings.io, settings.shards)?;
     config.shards.pin = false;
     config.session.max = Auto::Exactly(settings.sessions_max);
-    config.io.driver = settings.io.choice();
-    config.io.recv_buffer_bytes = u32::try_from(SOCKET.recv_buffer)?;
-    config.io.send_buffer_bytes = u32::try_from(SOCKET.send_buffer)?;
-    config.admin.listen = Some(any);
+    config.admin.listen = Some(ANY);
     config.upstream.each.check_interval_ms = 200;
     if settings.store_bytes_max > 0 {
         config.shards.store_bytes_max = Auto::Exactly(settings.store_bytes_max);
     }
+    if settings.pool_bytes_max > 0 {
+        config.upstream.pool_bytes_max = settings.pool_bytes_max;
+    }
+    if settings.queue_bytes_max > 0 {
+        config.session.queue_bytes_max = settings.queue_bytes_max;
+    }
+    if settings.stall_ms > 0 {
+        config.upstream.each.stall_ms = settings.stall_ms;
+    }
+    config.upstream.each.sources = Sources(settings.source.into_iter().collect());
     config.upstream.url = UpstreamUrl::Echo;
     for (number, url) in settings.backends.iter().enumerate() {
         let url = BackendUrl::parse(url).with_context(|| format!("`{url}` is no backend"))?;

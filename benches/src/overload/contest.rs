@@ -6,11 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kcp_gateway::config::{Auto, Listener};
-use kcp_gateway::{Config, Gateway};
+use kcp_gateway::Gateway;
 
 use crate::contender::Io;
-use crate::server::settle;
+use crate::server::{ANY, settle, shipped};
 
 /// Both processes. Dropping it ends them.
 #[derive(Debug)]
@@ -122,11 +121,8 @@ fn start(words: &[&str]) -> Result<(Child, String)> {
 /// It cannot start, or a shard died.
 pub(crate) fn gateway(io: Io, core: usize) -> Result<()> {
     settle(&[core])?;
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut config = Config { listeners: vec![Listener::new(any)], ..Config::default() };
-    config.shards.count = Auto::Exactly(1);
-    config.io.driver = io.choice();
-    config.admin.listen = Some(any);
+    let mut config = shipped(io, 1);
+    config.admin.listen = Some(ANY);
     let gateway = Gateway::start(config)?;
     let addr = gateway.listen_addrs().first().context("the gateway has no listener")?;
     let admin = gateway.admin_addr().context("the gateway has no admin server")?;
