@@ -21,6 +21,13 @@ impl Block {
         self.acks.is_empty() && self.send.is_empty(space) && self.recv.is_empty()
     }
 
+    /// Reads a little of each cache line that a datagram's acknowledgements and its data will need.
+    #[inline]
+    pub(crate) fn first_look(&self, space: SendSpace) -> u32 {
+        let oldest = self.send.first_look(space);
+        oldest ^ self.recv.ready() ^ u32::from(self.acks.is_empty())
+    }
+
     /// Bytes of the block and its queues, without payload.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {

@@ -337,6 +337,13 @@ impl Kcp {
         self.space.una
     }
 
+    /// Reads a little of all that the next datagram will need beside this struct itself, where there is data in flight. Whoever
+    /// serves many conversations and looks at several in advance has their cache misses overlap. The result means nothing.
+    #[must_use]
+    pub fn look_ahead(&self) -> u32 {
+        self.block.as_ref().map_or(0, |block| block.first_look(self.space))
+    }
+
     /// The number that the next admitted segment gets.
     #[must_use]
     pub const fn snd_nxt(&self) -> Sn {

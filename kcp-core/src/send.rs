@@ -65,6 +65,12 @@ impl Sender {
         self.queued == 0 && space.numbered() == 0
     }
 
+    /// Reads a little of the oldest segment in flight.
+    #[inline]
+    pub(crate) fn first_look(&self, space: SendSpace) -> u32 {
+        self.ring.get(space.una).map_or(0, |segment| segment.resendts.0)
+    }
+
     /// Segments queued or in flight and not acknowledged.
     pub(crate) const fn len(&self, space: SendSpace) -> usize {
         self.unacked(space) + self.queued()

@@ -160,8 +160,8 @@ pub struct Session {
     /// is dropped and counted. Default `auto`: a quarter of the memory at 1 KiB a session. Range 1 to 16777216.
     /// Reloadable.
     pub max: Auto<u32>,
-    /// `idle_timeout_s`: a session whose client gave no sign for this long ends, in seconds. Default 300. Range 1 to
-    /// 86400. Reloadable.
+    /// `idle_timeout_s`: a session whose client gave no sign for this long ends, in seconds, or up to a
+    /// 512th of it later, together with others. Default 300. Range 1 to 86400. Reloadable.
     pub idle_timeout_s: u32,
     /// `keepalive_s`: a client that was silent for this long is asked whether it is there, in seconds; its library answers by
     /// itself. Three questions without an answer end the session; an answer counts against `idle_timeout_s` as traffic does.

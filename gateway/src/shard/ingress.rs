@@ -117,8 +117,7 @@ impl<S> Ingress<'_, S> {
 
     /// Has what the next datagrams need brought into the caches, where there are more sessions than caches hold.
     fn warm(&self, driver: &impl Driver) {
-        let table = &self.sessions.table;
-        if table.len() < WARM_FROM {
+        if self.sessions.table.len() < WARM_FROM {
             return;
         }
         let mut keys = [Key { peer: Peer::NOBODY, conv: Conv(0) }; AHEAD];
@@ -128,7 +127,7 @@ impl<S> Ingress<'_, S> {
         });
         let count = keys.iter_mut().zip(ahead).map(|(place, key)| *place = key).count();
         if count > 1 {
-            table.warm_keys(&keys[..count]);
+            self.sessions.warm(&keys[..count]);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Everything a shard keeps by session slot: the table, the timers, the storage, and the lists of slots with work to do.
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 
 use kcp_core::{Cx, Millis, SendError, Store, Wheel};
 
@@ -10,7 +11,7 @@ use super::tombstone::Tombstones;
 use super::trim::Trim;
 use super::unfinished::Sweep;
 use super::{Policy, budget};
-use crate::session::{Peer, Session, SessionId, Tie};
+use crate::session::{Key, Peer, Session, SessionId, Tie};
 
 /// A shard's sessions.
 #[derive(Debug)]
@@ -73,6 +74,15 @@ impl Sessions {
         let index = self.table.insert(session);
         self.wheel.make_room(index);
         index
+    }
+
+    /// Brings what serving the sessions of these keys needs into the caches.
+    pub(super) fn warm(&self, keys: &[Key]) {
+        let slots = self.table.warm_keys(keys);
+        let timers = slots.iter().filter(|&&slot| slot < self.table.slots());
+        black_box(
+            timers.filter_map(|&slot| self.wheel.deadline(slot)).fold(0, |sum, at| sum ^ at.0),
+        );
     }
 
     /// Live sessions of players.
@@ -211,7 +221,7 @@ impl Sessions {
         let Some(session) = self.table.get(index) else { return };
         let Some(config) = policy.listeners.get(usize::from(session.listener)) else { return };
         let cx = Cx { config, store: &mut self.store };
-        let mut due = session.last_rx.add(policy.idle_timeout_ms);
+        let mut due = together(session.last_rx.add(policy.idle_timeout_ms), policy.idle_timeout_ms);
         let held = session.held_until(now);
         if let Some(deadline) = held.or_else(|| session.kcp.poll_timeout(&cx, now)) {
             due = due.earliest(deadline);
@@ -350,24 +360,26 @@ fn fate(session: &Session, index: u32, now: Millis, policy: &Policy) -> Fate {
 /// When a client is to be asked whether it is there, or given up; `None` when keepalive is off.
 ///
 /// Each slot adds a share of its own, up to a quarter of the interval: a million clients that came in the same second are not
-/// asked in the same second. Within that, those that are due within a few milliseconds of each other are asked together: 16,000
-/// wake-ups a second for as many questions would cost more than the questions.
+/// asked in the same second.
 fn presence_deadline(session: &Session, index: u32, policy: &Policy) -> Option<Millis> {
     if policy.keepalive_ms == 0 {
         return None;
     }
-    let together = |at: Millis| {
-        let mask = (policy.keepalive_ms / TOGETHER).next_power_of_two() - 1;
-        Millis(at.0.wrapping_add(mask) & !mask)
-    };
     if session.asked > 0 {
         let within = (policy.keepalive_ms / 6).max(ANSWER_WITHIN_MIN_MS);
-        return Some(together(session.asked_at.add(within)));
+        return Some(together(session.asked_at.add(within), policy.keepalive_ms));
     }
     let share = index.wrapping_mul(GOLDEN) >> 16;
     let spread = (u64::from(policy.keepalive_ms / 4) * u64::from(share)) >> 16;
     let spread = u32::try_from(spread).unwrap_or(0);
-    Some(together(session.last_rx.add(policy.keepalive_ms).add(spread)))
+    Some(together(session.last_rx.add(policy.keepalive_ms).add(spread), policy.keepalive_ms))
+}
+
+/// The moment at which those are looked after together that are due within a thousandth of their whole time of each other: 16,000
+/// wake-ups a second for as many questions, or ends, would cost more than these.
+const fn together(at: Millis, whole_ms: u32) -> Millis {
+    let mask = (whole_ms / TOGETHER).next_power_of_two() - 1;
+    Millis(at.0.wrapping_add(mask) & !mask)
 }
 
 /// Challenges that may stay without an answer.
@@ -376,7 +388,7 @@ const CHALLENGES_MAX: u8 = 3;
 /// Shortest time to wait for an answer, in milliseconds: a stock client answers at its next interval, 5 s at most.
 const ANSWER_WITHIN_MIN_MS: u32 = 6_000;
 
-/// Clients are asked together within a time of keepalive over this, and up to twice as much: 64 ms with the default of a minute.
+/// The whole time over this, and up to twice as much: 64 ms of a minute.
 const TOGETHER: u32 = 1024;
 
 /// Sessions to flush that are worth putting in order.

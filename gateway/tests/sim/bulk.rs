@@ -112,6 +112,31 @@ fn a_crowd_whose_time_ends_in_one_tick_is_reaped_in_turns() {
 }
 
 #[test]
+fn those_who_fall_silent_one_after_the_other_end_together_and_none_too_early() {
+    const IDLE_MS: u32 = 8_192;
+    const CLIENTS: u32 = 40;
+    let mut watched = Watched::new(Policy { idle_timeout_ms: IDLE_MS, ..policy() });
+    let now_ms = |watched: &Watched| watched.world.net.now().0 / 1000;
+    let first = now_ms(&watched);
+    for conv in 0..CLIENTS {
+        watched.world.ghost.send(&push(conv, 0, 0, b"hello"));
+        watched.world.run(1, |_| false);
+        watched.last_turns = watched.world.stat(Stat::Turns);
+    }
+    let last = now_ms(&watched);
+    let mut ends = Vec::new();
+    while watched.world.stat(Stat::Sessions) > 0 {
+        let before = watched.world.ends(EndReason::Idle);
+        assert!(watched.run(20_000, |world| world.ends(EndReason::Idle) > before));
+        ends.push(now_ms(&watched));
+    }
+    // Within a 512th of the timeout, and a tick.
+    assert!(ends[0] >= first + u64::from(IDLE_MS), "one ended early: {ends:?}");
+    assert!(ends[ends.len() - 1] <= last + u64::from(IDLE_MS) + 8 + 1, "one ended late: {ends:?}");
+    assert!(ends.len() <= 7, "{} times to wake up for {CLIENTS} sessions: {ends:?}", ends.len());
+}
+
+#[test]
 fn a_crowd_is_asked_in_turns_and_given_up_in_turns() {
     let policy = Policy { sessions_max: CROWD, keepalive_ms: 1_000, ..policy() };
     let mut watched = Watched::new(policy);

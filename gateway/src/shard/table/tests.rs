@@ -157,9 +157,9 @@ fn a_million_entries_are_never_moved_at_once() {
 fn looking_ahead_changes_nothing() {
     let (table, slots) = filled(100);
     let keys: Vec<Key> = (50..50 + u32::try_from(AHEAD).unwrap()).map(key).collect();
-    table.warm_keys(&keys);
-    table.warm_keys(&keys[..3]);
-    table.warm_keys(&[key(1000)]);
+    assert_eq!(table.warm_keys(&keys).as_slice(), &slots[50..50 + AHEAD]);
+    assert_eq!(table.warm_keys(&keys[..3])[..4], [slots[50], slots[51], slots[52], u32::MAX]);
+    assert_eq!(table.warm_keys(&[key(1000)]), [u32::MAX; AHEAD]);
     table.warm_slots(&[0, 99, 100, u32::MAX]);
     table.warm_ends(&slots[..AHEAD]);
     table.warm_ends(&[100, u32::MAX]);
