@@ -89,7 +89,7 @@ impl Kcp {
             self.on_ack(cx, now, ack);
         }
         if let Some((push, payload)) = usual.push {
-            self.on_push(cx, push, payload, &mut deliver);
+            self.on_push(cx, now, push, payload, &mut deliver);
         }
         self.after_segments(cx, usual.ack, una_before);
         Ok(())
@@ -143,7 +143,7 @@ impl Kcp {
         {
             rest = behind;
             if header.is(Command::Push) {
-                self.on_push(cx, header, payload, &mut deliver);
+                self.on_push(cx, now, header, payload, &mut deliver);
             } else if !header.is(Command::Ack) {
                 self.on_window(cx, header);
                 if header.is(Command::Wask) {
@@ -153,9 +153,6 @@ impl Kcp {
                 self.on_ack(cx, now, header);
                 newest = Some(newer(newest, header));
             }
-        }
-        if let Some(block) = self.block.as_deref_mut() {
-            block.recv.see(now);
         }
         verdict?;
         self.after_segments(cx, newest, una_before);
@@ -193,6 +190,7 @@ impl Kcp {
     fn on_push(
         &mut self,
         cx: &mut Cx<'_>,
+        now: Millis,
         header: View<'_>,
         payload: &[u8],
         deliver: &mut impl FnMut(&[u8]) -> bool,
@@ -213,12 +211,13 @@ impl Kcp {
             if deliver(payload) {
                 block.recv.on_bypassed(&mut self.rcv_nxt, rcv_wnd);
                 cx.store.stats_mut().pushes_accepted += 1;
-            } else {
-                block.insert(&mut self.rcv_nxt, 0, header, payload, owed, cx);
+                return;
             }
+            block.insert(&mut self.rcv_nxt, 0, header, payload, owed, cx);
         } else {
             block.on_push(&mut self.rcv_nxt, header, payload, cx);
         }
+        block.recv.see(now);
     }
 
     /// Once per datagram, after its segments.
