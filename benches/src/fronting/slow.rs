@@ -107,15 +107,15 @@ pub(super) fn run(plan: &Plan, kind: Kind) -> Result<Slow> {
     let before = taken(&front)?;
     let began = cpu::now();
     let end = Duration::from_secs(u64::from(plan.slow_seconds));
-    let (mut last, mut still) = (before, 0);
-    // Nothing is taken for a while, after something was.
-    while still < STILL || last - before < all {
+    let (mut last, mut still) = ((before, 0.0), 0);
+    // Nothing is taken for a while, after something was: not into sessions, and not off the connections either.
+    while still < STILL || last.0 - before < all {
         let at = began.elapsed();
         ensure!(at < end, "the windows do not close within --slow-seconds {}", plan.slow_seconds);
         pause(TICK);
         kept.samples.push(Sample::of(&front, at, false)?);
-        let now = taken(&front)?;
-        still = if now > last { 0 } else { still + 1 };
+        let now = (taken(&front)?, front.look()?.sum("kcp_gateway_upstream_pool_bytes", ""));
+        still = if now == last { still + 1 } else { 0 };
         last = now;
     }
     let closed_after_s = began.elapsed().as_secs_f64();
@@ -145,7 +145,7 @@ pub(super) fn run(plan: &Plan, kind: Kind) -> Result<Slow> {
         sessions,
         kept,
         closed_after_s,
-        taken: last - before,
+        taken: last.0 - before,
         asked: u64::from(sessions) * u64::from(asked),
         waits,
         ended,
