@@ -75,7 +75,7 @@ pub struct QueueLengths {
     pub acks: usize,
 }
 
-/// What is kept of messages of which none can be read, because its next fragment is missing.
+/// What came in its turn of a message that cannot be read, because its next fragment is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unfinished {
     /// Since when, as far as was seen: at the latest when it was first asked. Reading a message begins anew.
@@ -443,13 +443,14 @@ impl Kcp {
         block.map_or(0, |block| block.send.payload_bytes() + block.recv.payload_bytes())
     }
 
-    /// What a peer has sent of messages that it has not finished; `None` when nothing is kept, or when a message can be read.
+    /// What a peer has sent in its turn of a message that it has not finished; `None` when there is nothing of the kind, or when a
+    /// message can be read. What came early does not count: its peer may have sent what is missing, to a store without room.
     /// Walks the receive queue.
     pub fn unfinished(&mut self, now: Millis) -> Option<Unfinished> {
         let recv = &mut self.block.as_deref_mut()?.recv;
         let since = recv.unfinished_since(now)?;
-        let segments = recv.ready() as usize + recv.waiting() as usize;
-        Some(Unfinished { since, segments, bytes: recv.payload_bytes() })
+        let (segments, bytes) = (recv.ready() as usize, recv.ready_bytes());
+        (segments > 0).then_some(Unfinished { since, segments, bytes })
     }
 
     /// The segments in flight, oldest first.

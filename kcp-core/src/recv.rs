@@ -55,6 +55,11 @@ impl Receiver {
         self.slots.iter().flatten().map(|fragment| fragment.len()).sum()
     }
 
+    /// Of that, what is in order.
+    pub(crate) fn ready_bytes(&self) -> usize {
+        self.queue().map(|fragment| fragment.len()).sum()
+    }
+
     /// Notes that something is kept at `now`, unless that is known.
     #[inline]
     pub(crate) fn see(&mut self, now: Millis) {

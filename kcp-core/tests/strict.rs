@@ -246,10 +246,11 @@ fn what_a_peer_does_not_finish_is_told_with_its_age() {
     };
     let later = NOW.add(100);
     assert_eq!(kcp.unfinished(later), None);
-    input(&mut kcp, &mut store, 5, 0, 1);
-    input(&mut kcp, &mut store, 10, 2, 2);
+    input(&mut kcp, &mut store, 5, 2, 2);
+    assert_eq!(kcp.unfinished(later), None, "what came early may wait for what was refused here");
+    input(&mut kcp, &mut store, 10, 0, 1);
     let told = |since, segments| Some(Unfinished { since, segments, bytes: segments * 100 });
-    assert_eq!(kcp.unfinished(later), told(NOW.add(5), 2));
+    assert_eq!(kcp.unfinished(later), told(NOW.add(5), 1));
     input(&mut kcp, &mut store, 15, 1, 0);
     assert_eq!(kcp.unfinished(later), None, "the first can be read");
     let mut cx = Cx { config: &config, store: &mut store };
