@@ -57,7 +57,7 @@ pub(super) fn run(plan: &Plan, kind: Kind) -> Result<Squeeze> {
     let front = Front::start(&FrontSettings { store_bytes_max, stall_ms: STALL_MS, ..settings })?;
     eprintln!("{}: {sessions} sessions, and backends that hardly move", kind.label());
     let flags = format!(
-        "--sessions {sessions} --rate 4 --size 400 --ramp {}s --warmup 0s --duration {}s --drain 180s --sources 127.0.0.2+16 \
+        "--sessions {sessions} --rate 4 --size 400 --ramp {}s --warmup 0s --duration {}s --drain 90s --sources 127.0.0.2+16 \
          --io {} --progress off",
         sessions.div_ceil(plan.ramp).max(1),
         plan.seconds + 2,
