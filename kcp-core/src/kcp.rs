@@ -75,15 +75,17 @@ pub struct QueueLengths {
     pub acks: usize,
 }
 
-/// What came in its turn of a message that cannot be read, because its next fragment is missing.
+/// What is kept of a peer's messages when none can be read, because the next segment is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unfinished {
     /// Since when, as far as was seen: at the latest when it was first asked. Reading a message begins anew.
     pub since: Millis,
     /// Segments.
     pub segments: usize,
-    /// Their payload.
+    /// Bytes of the store for what came in its turn, and for the queues it is in; 0 where nothing did.
     pub bytes: usize,
+    /// Bytes of the store for what came early. A peer may have sent what is due before it, to a store without room.
+    pub early_bytes: usize,
 }
 
 impl Kcp {
@@ -443,14 +445,17 @@ impl Kcp {
         block.map_or(0, |block| block.send.payload_bytes() + block.recv.payload_bytes())
     }
 
-    /// What a peer has sent in its turn of a message that it has not finished; `None` when there is nothing of the kind, or when a
-    /// message can be read. What came early does not count: its peer may have sent what is missing, to a store without room.
+    /// What a peer has sent of messages that it has not finished; `None` when nothing is kept, or when a message can be read.
     /// Walks the receive queue.
     pub fn unfinished(&mut self, now: Millis) -> Option<Unfinished> {
-        let recv = &mut self.block.as_deref_mut()?.recv;
-        let since = recv.unfinished_since(now)?;
-        let (segments, bytes) = (recv.ready() as usize, recv.ready_bytes());
-        (segments > 0).then_some(Unfinished { since, segments, bytes })
+        let block = self.block.as_deref_mut()?;
+        let since = block.recv.unfinished_since(now)?;
+        let (all, ready) = block.recv.memory();
+        let in_turn = block.recv.ready() > 0;
+        let bytes = if in_turn { block.bytes() + ready } else { 0 };
+        let early_bytes = block.bytes() + all - bytes;
+        let segments = block.recv.ready() as usize + block.recv.waiting() as usize;
+        Some(Unfinished { since, segments, bytes, early_bytes })
     }
 
     /// The segments in flight, oldest first.

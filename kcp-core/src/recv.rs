@@ -55,9 +55,10 @@ impl Receiver {
         self.slots.iter().flatten().map(|fragment| fragment.len()).sum()
     }
 
-    /// Of that, what is in order.
-    pub(crate) fn ready_bytes(&self) -> usize {
-        self.queue().map(|fragment| fragment.len()).sum()
+    /// Memory of all fragments, and of those in order.
+    pub(crate) fn memory(&self) -> (usize, usize) {
+        let all = self.slots.iter().flatten().map(Fragment::memory).sum();
+        (all, self.queue().map(Fragment::memory).sum())
     }
 
     /// Notes that something is kept at `now`, unless that is known.

@@ -81,28 +81,23 @@ impl Store {
         self.bytes_max
     }
 
-    /// Bytes that have to go before everything may be received again, when not even what comes in its turn may be; otherwise 0.
+    /// With so many bytes in use, what comes in its turn may still be received. The last eighth is for sending: what was received
+    /// goes when something that answers it is sent, so a store full of it would stay full.
     #[must_use]
-    pub const fn overfull(&self) -> usize {
-        if self.bytes_used() > self.receipts_max(false) { self.excess() } else { 0 }
+    pub const fn receipts_max(&self) -> usize {
+        self.bytes_max - self.bytes_max / 8
     }
 
-    /// Bytes that have to go before everything may be received again.
+    /// With so many bytes in use, what comes early, with others due before it, may still be received. The eighth behind is for what
+    /// comes in its turn: what came early goes when that has come, so a store full of it would stay full as well.
     #[must_use]
-    pub const fn excess(&self) -> usize {
-        self.bytes_used().saturating_sub(self.receipts_max(true))
-    }
-
-    /// With how many bytes in use what comes `early`, with others due before it, or in its turn may be received. The last eighth
-    /// is for sending: what was received goes when something that answers it is sent, so a store full of it would stay full. The
-    /// eighth before is for what comes in its turn: what came early goes when that has come, so a store full of it would stay
-    /// full as well.
-    const fn receipts_max(&self, early: bool) -> usize {
-        self.bytes_max - self.bytes_max / if early { 4 } else { 8 }
+    pub const fn early_max(&self) -> usize {
+        self.bytes_max - self.bytes_max / 4
     }
 
     pub(crate) const fn refuses_receipts(&mut self, early: bool) -> bool {
-        let refuses = self.bytes_used() > self.receipts_max(early);
+        let bytes_max = if early { self.early_max() } else { self.receipts_max() };
+        let refuses = self.bytes_used() > bytes_max;
         self.stats.store_full += refuses as u64;
         refuses
     }

@@ -233,6 +233,9 @@ fn what_comes_early_leaves_room_for_what_it_waits_for() {
     }
 }
 
+/// What 100 bytes take of a store.
+const BUFFER: usize = 128;
+
 #[test]
 fn what_a_peer_does_not_finish_is_told_with_its_age() {
     let (config, mut store) = (KcpConfig::game(), Store::new(256 << 10));
@@ -247,18 +250,25 @@ fn what_a_peer_does_not_finish_is_told_with_its_age() {
     let later = NOW.add(100);
     assert_eq!(kcp.unfinished(later), None);
     input(&mut kcp, &mut store, 5, 2, 2);
-    assert_eq!(kcp.unfinished(later), None, "what came early may wait for what was refused here");
+    let queues = store.bytes_used() - BUFFER;
+    let early = |bytes| Unfinished { since: NOW.add(5), segments: 1, bytes: 0, early_bytes: bytes };
+    assert_eq!(kcp.unfinished(later), Some(early(queues + BUFFER)));
     input(&mut kcp, &mut store, 10, 0, 1);
-    let told = |since, segments| Some(Unfinished { since, segments, bytes: segments * 100 });
-    assert_eq!(kcp.unfinished(later), told(NOW.add(5), 1));
+    let told = |since, in_turn, early| {
+        let (segments, bytes) = (in_turn + early, queues + in_turn * BUFFER);
+        Some(Unfinished { since, segments, bytes, early_bytes: early * BUFFER })
+    };
+    assert_eq!(kcp.unfinished(later), told(NOW.add(5), 1, 1));
     input(&mut kcp, &mut store, 15, 1, 0);
     assert_eq!(kcp.unfinished(later), None, "the first can be read");
     let mut cx = Cx { config: &config, store: &mut store };
     assert_eq!(kcp.recv(&mut cx, &mut [0; 200]), Ok(200));
-    assert_eq!(kcp.unfinished(later), told(later, 1), "the next counts from when it is looked at");
-    assert_eq!(kcp.unfinished(later.add(50)), told(later, 1));
+    let now = kcp.unfinished(later);
+    assert_eq!(now, told(later, 1, 0), "the next counts from when it is looked at");
+    assert_eq!(kcp.unfinished(later.add(50)), now);
     input(&mut kcp, &mut store, 200, 3, 1);
-    assert_eq!(kcp.unfinished(later.add(150)), told(later, 2));
+    assert_eq!(kcp.unfinished(later.add(150)), told(later, 2, 0));
+    assert_eq!(store.bytes_used(), queues + 2 * BUFFER, "all of it");
 }
 
 proptest! {

@@ -4,6 +4,18 @@
 //! memory for nothing, and nobody else could finish theirs. Who keeps how much, and since when, takes a look at every session to
 //! find out. That is done only when the store is full, for a part of the slots a turn, and twice: first to learn whose end
 //! would be enough, then to end them.
+//!
+//! A store may be full of other things. Most of it may go by itself, for a backend reads it or a client acknowledges it; who waits
+//! for a slow backend, with a message that the full store did not let him finish, stays. And what came early, ahead of a segment that is
+//! missing, is nobody's fault: that one may have been refused. So somebody ends only where those who may be blamed fill more than half
+//! of what is in use, or where next to nothing can go by itself. Early segments are let into three quarters
+//! of the store alone, so even then there are those who fill the rest, and if to end them makes no room for everything, it makes room for
+//! what comes in its turn.
+//!
+//! What remains: a crowd that keeps segments ahead of gaps which it never closes has those three quarters for as long as it likes. Others
+//! are served in the last quarter: what the network reorders, or what follows a segment that was lost, has to be sent
+//! again, and a client in the middle of a large message may be taken for one of the crowd. So it may, without any crowd, where the store
+//! is smaller than what its clients have begun.
 
 use kcp_core::{Millis, Unfinished};
 
@@ -19,23 +31,25 @@ pub(super) struct Sweep {
     at: Millis,
     /// The slot to look at next.
     from: u32,
-    /// Bytes kept by sessions, by class.
+    /// Bytes that cannot go by themselves, those of nobody's fault included.
+    stuck: usize,
+    /// Bytes kept by sessions that may be blamed, by class.
     classes: [usize; CLASSES],
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The store was not full, or nobody was to blame.
     Rests,
     /// Sessions are counted.
     Counts,
-    /// Those of this class and above end.
-    Ends(usize),
+    /// Those of this class and above end, until so many bytes more have gone with them.
+    Ends { class_min: usize, excess: usize },
 }
 
 impl Sweep {
     pub(super) const fn new(now: Millis) -> Self {
-        Self { stage: Stage::Rests, at: now, from: 0, classes: [0; CLASSES] }
+        Self { stage: Stage::Rests, at: now, from: 0, stuck: 0, classes: [0; CLASSES] }
     }
 
     const fn begin(&mut self, now: Millis) {
@@ -52,15 +66,37 @@ impl Sweep {
         ahead <= 0 || ahead > AGAIN_MS.cast_signed()
     }
 
-    /// Bytes kept, times for how long, to the next lower power of two; `None` for what is not old enough to be blamed.
+    fn count(&mut self, kept: Unfinished) {
+        self.stuck += kept.bytes + kept.early_bytes;
+        if let Some(class) = self.class_of(kept) {
+            self.classes[class] += kept.bytes;
+        }
+    }
+
+    /// Bytes kept, times for how long, to the next lower power of two; `None` for what is not old enough to be blamed, or early.
     fn class_of(&self, kept: Unfinished) -> Option<usize> {
         let age_ms = u64::try_from(self.at.since(kept.since)).ok().filter(|ms| *ms >= HELD_MS)?;
         let product = (kept.bytes as u64).saturating_mul(age_ms);
         Some(product.checked_ilog2()? as usize)
     }
 
-    /// The highest class that is enough, with those above it, to free `excess` bytes; `None` when all together are not: then
-    /// something else fills the store.
+    /// Who ends, of a store with `used` bytes in use, now that all are counted: nobody, unless those who may be blamed fill more than
+    /// half of it, or next to nothing else would make room by going. What comes early is received up to `early_max` bytes in use,
+    /// what comes in its turn up to `receipts_max`.
+    fn verdict(&self, used: usize, early_max: usize, receipts_max: usize) -> Option<Stage> {
+        let blamed: usize = self.classes.iter().sum();
+        let stuck_max = receipts_max - (receipts_max - early_max) / 4;
+        if used <= receipts_max || (blamed <= used / 2 && self.stuck <= stuck_max) {
+            return None;
+        }
+        let in_turn = usize::midpoint(early_max, receipts_max);
+        [early_max, in_turn].into_iter().find_map(|goal| {
+            let excess = used - goal;
+            Some(Stage::Ends { class_min: self.class_min(excess)?, excess })
+        })
+    }
+
+    /// The highest class that is enough, with those above it, to free `excess` bytes; `None` when all together are not.
     fn class_min(&self, excess: usize) -> Option<usize> {
         let mut left = excess;
         (0..CLASSES).rev().find(|class| {
@@ -72,7 +108,7 @@ impl Sweep {
 
 impl Sessions {
     /// When the store is full: looks at a part of the sessions, and ends those who keep most unfinished for longest, until there is
-    /// room for everything again. Tells whether the budget was enough.
+    /// room again. Tells whether the budget was enough.
     pub(super) fn shed_unfinished(
         &mut self,
         now: Millis,
@@ -81,28 +117,32 @@ impl Sessions {
     ) -> bool {
         let mut left = budget::SWEPT;
         match self.sweep.stage {
-            Stage::Rests if self.store.overfull() == 0 || !self.sweep.may_begin(now) => {
-                return true;
-            }
             Stage::Rests => {
+                let full = self.store.bytes_used() > self.store.receipts_max();
+                if !full || !self.sweep.may_begin(now) {
+                    return true;
+                }
                 self.sweep.begin(now);
                 return false;
             }
             Stage::Counts => {
-                while let Some((_, class, kept)) = self.next_unfinished(now, &mut left) {
-                    self.sweep.classes[class] += kept.bytes;
+                while let Some((_, kept)) = self.next_unfinished(now, &mut left) {
+                    self.sweep.count(kept);
                 }
             }
-            Stage::Ends(class_min) => {
-                while let Some((slot, class, _)) = self.next_unfinished(now, &mut left) {
-                    if class >= class_min {
-                        self.end(slot, EndReason::Unfinished, now, policy, stats);
+            Stage::Ends { class_min, mut excess } => {
+                while let Some((slot, kept)) = self.next_unfinished(now, &mut left) {
+                    if self.sweep.class_of(kept).is_none_or(|class| class < class_min) {
+                        continue;
                     }
-                    if self.store.excess() == 0 {
+                    self.end(slot, EndReason::Unfinished, now, policy, stats);
+                    excess = excess.saturating_sub(kept.bytes + kept.early_bytes);
+                    if excess == 0 {
                         self.sweep.rest(now);
                         return true;
                     }
                 }
+                self.sweep.stage = Stage::Ends { class_min, excess };
             }
         }
         if left > 0 {
@@ -111,12 +151,8 @@ impl Sessions {
         matches!(self.sweep.stage, Stage::Rests)
     }
 
-    /// The next session that may be blamed, and its class; `None` when there is none, or with nothing `left` of the budget.
-    fn next_unfinished(
-        &mut self,
-        now: Millis,
-        left: &mut usize,
-    ) -> Option<(u32, usize, Unfinished)> {
+    /// The next session that keeps something unfinished; `None` when there is none, or with nothing `left` of the budget.
+    fn next_unfinished(&mut self, now: Millis, left: &mut usize) -> Option<(u32, Unfinished)> {
         while *left > 0 && self.sweep.from < self.table.slots() {
             *left -= 1;
             let slot = self.sweep.from;
@@ -124,9 +160,7 @@ impl Sessions {
             let Some(session) = self.table.get_mut(slot) else { continue };
             let Some(kept) = session.kcp.unfinished(now) else { continue };
             *left = left.saturating_sub(kept.segments / SEGMENTS_PER_SLOT);
-            if let Some(class) = self.sweep.class_of(kept) {
-                return Some((slot, class, kept));
-            }
+            return Some((slot, kept));
         }
         None
     }
@@ -135,10 +169,17 @@ impl Sessions {
     fn next_stage(&mut self, now: Millis) {
         let again = now.add(AGAIN_MS);
         self.sweep.from = 0;
-        match (self.sweep.stage, self.sweep.class_min(self.store.overfull())) {
-            (Stage::Rests, _) => {}
-            (Stage::Counts, Some(class)) => self.sweep.stage = Stage::Ends(class),
-            (Stage::Counts, None) | (Stage::Ends(_), _) => self.sweep.rest(again),
+        match self.sweep.stage {
+            Stage::Rests => {}
+            Stage::Counts => {
+                let store = &self.store;
+                let (early_max, receipts_max) = (store.early_max(), store.receipts_max());
+                match self.sweep.verdict(store.bytes_used(), early_max, receipts_max) {
+                    Some(ends) => self.sweep.stage = ends,
+                    None => self.sweep.rest(again),
+                }
+            }
+            Stage::Ends { .. } => self.sweep.rest(again),
         }
     }
 }
@@ -167,7 +208,8 @@ mod tests {
     fn who_keeps_more_for_longer_comes_first_and_the_young_are_not_blamed() {
         let sweep = Sweep::new(START.add(4_000));
         let class = |bytes, after_ms| {
-            sweep.class_of(Unfinished { since: START.add(after_ms), segments: 1, bytes })
+            let since = START.add(after_ms);
+            sweep.class_of(Unfinished { since, segments: 1, bytes, early_bytes: 9 })
         };
         assert_eq!(class(100_000, 3_751), None);
         assert_eq!((class(0, 0), class(100_000, 5_000)), (None, None));
@@ -183,6 +225,31 @@ mod tests {
         assert_eq!(sweep.class_min(300), Some(30));
         assert_eq!(sweep.class_min(301), Some(20));
         assert_eq!((sweep.class_min(1_200), sweep.class_min(1_201)), (Some(10), None));
+    }
+
+    #[test]
+    fn nobody_ends_where_something_else_can_make_room() {
+        let ends = |class_min, excess| Some(Stage::Ends { class_min, excess });
+        let kept =
+            |bytes, early_bytes| Unfinished { since: START, segments: 1, bytes, early_bytes };
+        let mut sweep = Sweep::new(START.add(1_000));
+        let class = |bytes| Sweep::new(START.add(1_000)).class_of(kept(bytes, 0)).unwrap();
+        let verdict = |sweep: &Sweep| sweep.verdict(880, 752, 880 - 1);
+        sweep.count(kept(60, 780));
+        assert_eq!(verdict(&sweep), None, "a backend will have read the other 40");
+        sweep.count(kept(0, 10));
+        assert_eq!(verdict(&sweep), None, "all but 30 is stuck, but 60 less is no room");
+        sweep.count(kept(10, 0));
+        assert_eq!(verdict(&sweep), ends(class(10), 880 - 815), "for what comes in its turn");
+        (0..2).for_each(|_| sweep.count(kept(40, 0)));
+        assert_eq!(verdict(&sweep), ends(class(40), 880 - 752), "for everything");
+        assert_eq!(sweep.verdict(879, 752, 879), None, "not full any more");
+        // Whoever fills more than half is to blame, whatever else there is.
+        let mut sweep = Sweep::new(START.add(1_000));
+        (0..11).for_each(|_| sweep.count(kept(40, 0)));
+        assert_eq!(verdict(&sweep), None);
+        sweep.count(kept(1, 0));
+        assert_eq!(verdict(&sweep), ends(class(40), 128));
     }
 
     #[test]

@@ -19,6 +19,11 @@ impl Fragment {
         self.len as usize
     }
 
+    /// Bytes of the store that it takes.
+    pub(crate) const fn memory(&self) -> usize {
+        self.buffer.len()
+    }
+
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         &self.buffer[..self.len as usize]
