@@ -29,6 +29,37 @@ pub(crate) fn those_who_hold_most_end(world: &mut World, pool_bytes_max: usize) 
     assert_eq!(world.backend(0, |b| b.partings(Parting::Shed)), shed);
 }
 
+/// Honest clients have more to say than the shard's `store_bytes_max` holds, to a server that stands still for a while: nobody ends for
+/// it, and everything arrives when it goes on.
+pub(crate) fn those_who_wait_for_a_server_stay(
+    world: &mut World,
+    store_bytes_max: usize,
+    stand_still: impl Fn(&mut World, bool),
+) {
+    let busy = |world: &mut World, messages, size| {
+        world.add_client(20, messages, size);
+        world.clients.last_mut().unwrap().outstanding = messages;
+    };
+    busy(world, 1_600, 1_200);
+    busy(world, 120, 20_000);
+    world.run(100, |_| false);
+    stand_still(world, true);
+    let mut most = 0;
+    for tick in 0..90 {
+        world.run(100, |_| false);
+        most = most.max(world.stat(Stat::StoreBytes) as usize);
+        if tick == 40 {
+            busy(world, 120, 20_000); // to a store without room
+        }
+    }
+    stand_still(world, false);
+    assert!(most > store_bytes_max / 8 * 7, "{most} bytes: it was never full");
+    assert!(most <= store_bytes_max, "{most} bytes");
+    assert!(world.run(600_000, World::all_answered), "everything arrives");
+    assert_eq!((world.stat(Stat::Sessions), world.stat(Stat::Births)), (60, 60), "nobody ended");
+    assert_eq!(world.losses(), 0);
+}
+
 /// One of a crowd that means harm: it sends a message of as many fragments as a session may keep, but for the last one or the first
 /// one, and begins again as another session when it is told off.
 struct Hoarder {

@@ -15,7 +15,7 @@ use net_io::StreamAddr;
 use net_io::sim::SimConfig;
 
 use crate::server::{Manner, Server};
-use crate::shortage::those_who_hold_most_end;
+use crate::shortage::{those_who_hold_most_end, those_who_wait_for_a_server_stay};
 use crate::world::{Call, GATEWAY, World, policy};
 use crate::{config, for_seeds};
 
@@ -348,6 +348,26 @@ fn those_who_hold_most_end_when_memory_runs_short() {
         World::with_backends(&SimConfig::default(), 1, policy, (Arc::clone(&backends), SMALL));
     world.servers.push(Server::new(&world.net, SERVERS[0], Manner::Echo));
     those_who_hold_most_end(&mut world, SMALL);
+}
+
+#[test]
+fn those_who_wait_for_a_slow_server_stay() {
+    const STORE: usize = 2 << 20;
+    for_seeds(2, |seed| {
+        let backends = (Arc::new(backends(vec![backend(0, SERVERS[0])])), POOL);
+        let link =
+            netem::LinkConfig { delay_us: 3_000, jitter_us: 500, ..netem::LinkConfig::default() };
+        let config = SimConfig { link, ..config(seed) };
+        let mut world = World::with(&config, 1, policy(), STORE, Some(backends));
+        world.servers.push(Server::new(&world.net, SERVERS[0], Manner::Echo));
+        those_who_wait_for_a_server_stay(&mut world, STORE, |world, still| {
+            if still {
+                world.servers[0].deaf = true;
+            } else {
+                world.servers[0].listen_up();
+            }
+        });
+    });
 }
 
 #[test]

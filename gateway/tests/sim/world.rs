@@ -74,7 +74,8 @@ impl World {
         Self::with(config, shards, policy, 16 << 20, Some(backends))
     }
 
-    fn with(
+    /// With all of these.
+    pub(crate) fn with(
         config: &SimConfig,
         shards: usize,
         policy: Policy,

@@ -15,7 +15,7 @@ use net_io::{Driver, StreamAddr};
 use netem::LinkConfig;
 
 use crate::mux_server::{Manner, MuxServer};
-use crate::shortage::those_who_hold_most_end;
+use crate::shortage::{those_who_hold_most_end, those_who_wait_for_a_server_stay};
 use crate::world::{Call, World, policy};
 use crate::{config, for_seeds};
 
@@ -65,9 +65,21 @@ impl Links {
         policy: Policy,
         change: impl FnOnce(&mut Backends),
     ) -> Self {
+        Self::with_store(config, shards, servers, policy, 16 << 20, change)
+    }
+
+    fn with_store(
+        config: &SimConfig,
+        shards: usize,
+        servers: u16,
+        policy: Policy,
+        store_bytes_max: usize,
+        change: impl FnOnce(&mut Backends),
+    ) -> Self {
         let mut backends = backends(servers);
         change(&mut backends);
-        let mut world = World::with_backends(config, shards, policy, (Arc::new(backends), POOL));
+        let backends = Some((Arc::new(backends), POOL));
+        let mut world = World::with(config, shards, policy, store_bytes_max, backends);
         let door = StreamAddr::Tcp("10.0.0.1:9".parse().unwrap());
         let door = world.host.listen_stream(&door).unwrap();
         for server in 0..servers {
@@ -357,4 +369,19 @@ fn those_who_hold_most_end_when_memory_runs_short() {
     let policy = Policy { session_bytes_max: 64 << 10, ..policy() };
     let Links { mut world, .. } = Links::with_policy(&calm(1), 1, 1, policy, |_| {});
     those_who_hold_most_end(&mut world, POOL);
+}
+
+#[test]
+fn those_who_wait_for_a_slow_server_stay() {
+    const STORE: usize = 2 << 20;
+    for_seeds(2, |seed| {
+        let Links { mut world, .. } = Links::with_store(&calm(seed), 1, 1, policy(), STORE, |_| {});
+        those_who_wait_for_a_server_stay(&mut world, STORE, |world, still| {
+            if still {
+                world.mux_servers[0].stuck = true;
+            } else {
+                world.mux_servers[0].go_on();
+            }
+        });
+    });
 }
