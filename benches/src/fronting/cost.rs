@@ -10,7 +10,7 @@ use kcp_loadgen::host::process_time;
 use serde::Serialize;
 
 use super::pacer::Pacer;
-use super::stage::{Backend, Front, FrontSettings, Kind};
+use super::stage::{Backend, BackendSettings, Front, FrontSettings, Kind};
 use super::{Plan, pause};
 use crate::load::Load;
 
@@ -74,14 +74,13 @@ impl Costs {
 /// # Errors
 /// Something could not be started, or messages were lost.
 pub(super) fn run(plan: &Plan) -> Result<Costs> {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut costs = Costs { messages_per_s: plan.pace, sessions: plan.pacers, ..Costs::default() };
     let haproxy = haproxy();
     for round in 0..plan.rounds {
         eprintln!("cost, round {} of {}", round + 1, plan.rounds);
         costs.echo.push(of_gateway(plan, Vec::new())?);
         for (kind, of) in [(Kind::Yamux, &mut costs.yamux), (Kind::Tcp, &mut costs.tcp)] {
-            let backend = Backend::start(kind, any, false)?;
+            let backend = Backend::start(&BackendSettings::new(kind))?;
             of.push(of_gateway(plan, vec![backend.url()])?);
         }
         if let Some(program) = &haproxy {
@@ -128,7 +127,8 @@ fn of_gateway(plan: &Plan, backends: Vec<String>) -> Result<f64> {
 }
 
 fn of_haproxy(plan: &Plan, program: &Path) -> Result<f64> {
-    let backend = Backend::start(Kind::Tcp, SocketAddr::from(([127, 0, 0, 1], 0)), true)?;
+    let backend =
+        Backend::start(&BackendSettings { plain: true, ..BackendSettings::new(Kind::Tcp) })?;
     let proxy = HaProxy::start(program, backend.addr, plan.pacers + 10)?;
     let pacer = Pacer::start(proxy.addr, plan.pacers, plan.pace)?;
     pause(Duration::from_secs(SETTLE_S));

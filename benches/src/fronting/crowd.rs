@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::fronts::{Division, Fronts, tcp_sockets};
-use super::stage::{Backend, Exported, FrontSettings, Kind};
+use super::stage::{Backend, BackendSettings, Exported, FrontSettings, Kind};
 use super::{Plan, pause};
 use crate::cpu;
 use crate::load::Load;
@@ -117,7 +117,7 @@ impl Crowd {
 /// Something could not be started, or is gone; verdicts are not errors.
 pub(super) fn run(plan: &Plan, kind: Kind) -> Result<Crowd> {
     let division = Division::new(plan, kind)?;
-    let mut backends = backends(division.backends, kind, 1)?;
+    let mut backends = backends(division.backends, BackendSettings::new(kind))?;
     let settings = settings(plan, division.shards(plan), division.each, &backends);
     let everybody =
         |now: &Exported| now.sum("kcp_gateway_backend_sessions", "") >= f64::from(plan.sessions);
@@ -148,7 +148,10 @@ pub(super) fn run(plan: &Plan, kind: Kind) -> Result<Crowd> {
     let noticed = began.elapsed();
     pause(Duration::from_secs(3));
     let began = cpu::now();
-    backends.insert(VICTIM, Backend::start(kind, address, false)?);
+    backends.insert(
+        VICTIM,
+        Backend::start(&BackendSettings { listen: address, ..BackendSettings::new(kind) })?,
+    );
     let gateways = fronts.count();
     fronts.await_that(|now| now.sum("kcp_gateway_backend_up", &victim) > gateways - 0.5)?;
     let back = began.elapsed();
@@ -194,12 +197,13 @@ fn newcomers(plan: &Plan, fronts: &Fronts) -> Result<Value> {
     Load::start(fronts.first()?.addr, &flags)?.report()
 }
 
-/// As many as wanted, each at an address of its own, whose answers are `times` as long as messages are.
-pub(super) fn backends(count: usize, kind: Kind, times: u32) -> Result<Vec<Backend>> {
-    let addr = |n: usize| -> Result<SocketAddr> {
-        Ok(SocketAddr::from((Ipv4Addr::new(127, 0, 1, u8::try_from(n + 1)?), 0)))
+/// As many as wanted that are alike but for their addresses: each has one of its own.
+pub(super) fn backends(count: usize, alike: BackendSettings) -> Result<Vec<Backend>> {
+    let start = |n: usize| {
+        let listen = SocketAddr::from((Ipv4Addr::new(127, 0, 1, u8::try_from(n + 1)?), 0));
+        Backend::start(&BackendSettings { listen, ..alike })
     };
-    (0..count).map(|n| Backend::start_swelling(kind, addr(n)?, false, times)).collect()
+    (0..count).map(start).collect()
 }
 
 /// Of a gateway of `shards` for `sessions` and some more.

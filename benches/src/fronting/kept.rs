@@ -62,6 +62,12 @@ impl Kept {
         self.samples.iter().map(|sample| sample.kept).fold(0.0, f64::max)
     }
 
+    /// The most that was kept while those who are slow were slow.
+    pub(super) fn most_while_slow(&self) -> f64 {
+        let slow = self.samples.iter().filter(|sample| sample.slow);
+        slow.map(|sample| sample.kept).fold(0.0, f64::max)
+    }
+
     fn grown(&self) -> u64 {
         let most = self.samples.iter().map(|sample| sample.resident).max().unwrap_or(0);
         most.saturating_sub(self.resident_before)
@@ -71,7 +77,7 @@ impl Kept {
     /// in the first.
     fn slope(&self) -> f64 {
         let slow: Vec<_> = self.samples.iter().filter(|sample| sample.slow).collect();
-        let nearly = slow.iter().map(|sample| sample.kept).fold(0.0, f64::max) * 0.9;
+        let nearly = self.most_while_slow() * 0.9;
         let full = slow.iter().position(|sample| sample.kept >= nearly).unwrap_or(0);
         let most = |part: &[&Sample]| part.iter().map(|sample| sample.resident).max().unwrap_or(0);
         let (first, second) = slow[full..].split_at((slow.len() - full) / 2);

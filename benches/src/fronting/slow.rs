@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use super::kept::{Kept, Sample};
-use super::stage::{Front, FrontSettings, Kind};
+use super::stage::{BackendSettings, Front, FrontSettings, Kind};
 use super::{Plan, crowd, pause};
 use crate::cpu;
 use crate::load::Load;
@@ -79,7 +79,8 @@ impl Slow {
 /// # Errors
 /// Something could not be started, or is gone, or the windows do not close; verdicts are not errors.
 pub(super) fn run(plan: &Plan, kind: Kind) -> Result<Slow> {
-    let backends = crowd::backends(plan.backends, kind, TIMES)?;
+    let alike = BackendSettings { times: TIMES, ..BackendSettings::new(kind) };
+    let backends = crowd::backends(plan.backends, alike)?;
     let (sessions, asked) = (plan.squeezed, messages(kind));
     let shards = u64::from(plan.shards);
     let front = Front::start(&FrontSettings {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::kept::{Kept, Sample};
-use super::stage::{Backend, Front, FrontSettings, Kind};
+use super::stage::{Backend, BackendSettings, Front, FrontSettings, Kind};
 use super::{Plan, crowd, pause};
 use crate::cpu;
 use crate::load::Load;
@@ -31,6 +31,10 @@ impl Squeeze {
         let whose = format!("{}: a backend that hardly moves", self.kind);
         let whole = self.lost == 0 && self.sent == self.received && self.ended == 0.0;
         let mut all = self.kept.verdicts(&whose, smoke);
+        if !smoke {
+            let full = self.kept.most_while_slow() >= FULL * STORE as f64;
+            all.push((format!("{whose}: what may be kept is kept while it does"), full));
+        }
         all.push((format!("{whose}: nothing is lost, nobody ends"), whole));
         all
     }
@@ -50,14 +54,16 @@ impl Squeeze {
 /// # Errors
 /// Something could not be started, or is gone; verdicts are not errors.
 pub(super) fn run(plan: &Plan, kind: Kind) -> Result<Squeeze> {
-    let backends = crowd::backends(plan.backends, kind, 1)?;
+    let alike =
+        BackendSettings { socket_buffer: Some(SOCKET_BUFFER), ..BackendSettings::new(kind) };
+    let backends = crowd::backends(plan.backends, alike)?;
     let sessions = plan.squeezed;
     let settings = crowd::settings(plan, plan.shards, sessions, &backends);
     let store_bytes_max = STORE / u64::from(plan.shards);
     let front = Front::start(&FrontSettings { store_bytes_max, stall_ms: STALL_MS, ..settings })?;
     eprintln!("{}: {sessions} sessions, and backends that hardly move", kind.label());
     let flags = format!(
-        "--sessions {sessions} --rate 4 --size 400 --ramp {}s --warmup 0s --duration {}s --drain 90s --sources 127.0.0.2+16 \
+        "--sessions {sessions} --rate 4 --size {SIZE} --ramp {}s --warmup 0s --duration {}s --drain 90s --sources 127.0.0.2+16 \
          --io {} --progress off",
         sessions.div_ceil(plan.ramp).max(1),
         plan.seconds + 2,
@@ -105,6 +111,12 @@ fn freeze(backends: &[Backend], frozen: bool) -> Result<()> {
 
 /// Payload that all shards together may hold: little, so that it is reached.
 const STORE: u64 = 64 << 20;
+/// Bytes of a message. What the kernel keeps for backends is full after some seconds of such messages, and then the gateway's store.
+const SIZE: u32 = 1200;
+/// Buffers of backends' sockets, in bytes: little as well.
+const SOCKET_BUFFER: u32 = 8 << 10;
+/// From such a share of it on, sessions receive nothing new.
+const FULL: f64 = 0.7;
 /// What the gateway is told of such backends: one that has a fiftieth of its time leaves some connection alone for more than ten
 /// seconds.
 const STALL_MS: u32 = 60_000;

@@ -84,20 +84,30 @@ pub(crate) struct Backend {
 }
 
 /// What a backend is started with.
-#[derive(Debug, Args)]
+#[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct BackendSettings {
     /// How sessions arrive.
     #[arg(long, value_enum)]
-    kind: Kind,
+    pub(crate) kind: Kind,
     /// Where it listens.
     #[arg(long)]
-    listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Sessions begin without a PROXY header.
     #[arg(long)]
-    plain: bool,
+    pub(crate) plain: bool,
     /// How many times over a message comes back, in one message.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) times: u32,
+    /// Buffers of its sockets, in bytes; without, the kernel's.
     #[arg(long)]
-    times: u32,
+    pub(crate) socket_buffer: Option<u32>,
+}
+
+impl BackendSettings {
+    /// At any port here, sessions with a PROXY header, answers as long as what they answer.
+    pub(crate) const fn new(kind: Kind) -> Self {
+        Self { kind, listen: ANY, plain: false, times: 1, socket_buffer: None }
+    }
 }
 
 impl Backend {
@@ -105,27 +115,16 @@ impl Backend {
     ///
     /// # Errors
     /// It did not; its own message went to standard error.
-    pub(crate) fn start(kind: Kind, listen: SocketAddr, plain: bool) -> Result<Self> {
-        Self::start_swelling(kind, listen, plain, 1)
-    }
-
-    /// Likewise; its answers are `times` as long as messages are.
-    ///
-    /// # Errors
-    /// As [`Backend::start`].
-    pub(crate) fn start_swelling(
-        kind: Kind,
-        listen: SocketAddr,
-        plain: bool,
-        times: u32,
-    ) -> Result<Self> {
+    pub(crate) fn start(settings: &BackendSettings) -> Result<Self> {
+        let BackendSettings { kind, listen, plain, times, socket_buffer } = settings;
         let mut words = vec!["backend".into(), format!("--kind={}", kind.label())];
         words.push(format!("--listen={listen}"));
         words.push(format!("--times={times}"));
         words.extend(plain.then(|| "--plain".to_owned()));
+        words.extend(socket_buffer.map(|bytes| format!("--socket-buffer={bytes}")));
         let actor = Actor::start(&words)?;
         let addr = actor.greeting.parse().context("a backend's address")?;
-        Ok(Self { actor, kind, addr })
+        Ok(Self { actor, kind: *kind, addr })
     }
 
     /// As gateways are told of it.
@@ -159,7 +158,7 @@ pub(crate) fn serve_backend(settings: &BackendSettings) -> Result<()> {
         dialect: Dialect { framing: Framing::U32Be, proxy: !settings.plain, message_max: 1 << 20 },
         behaviour: Behaviour::Swell(settings.times),
         threads: 1,
-        socket_buffer: None,
+        socket_buffer: settings.socket_buffer,
         seed: 7,
         nats: String::new(),
     })?;

@@ -128,6 +128,8 @@ fn upstream(upstream: &mut Upstream, v: &mut impl Visit) {
     v.key("upstream.pool_bytes_max", Restart, &mut upstream.pool_bytes_max, &bytes);
     let connections = Count(1, 65_536, "connections");
     v.key("upstream.connecting_max", Restart, &mut upstream.connecting_max, &connections);
+    let bytes = Count(0, 16 << 20, "bytes");
+    v.key("upstream.tcp_buffer_bytes", Restart, &mut upstream.tcp_buffer_bytes, &bytes);
     v.key("upstream.resolver", Live, &mut upstream.resolver, &());
     let pause = Count(100, 86_400_000, "milliseconds");
     v.key("upstream.resolve_interval_ms", Live, &mut upstream.resolve_interval_ms, &pause);

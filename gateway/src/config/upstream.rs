@@ -52,6 +52,11 @@ pub struct Upstream {
     /// `connecting_max`: connections to `tcp` backends that one shard may be making at once; further sessions wait, with
     /// their messages unread. Default 1024. Range 1 to 65536 connections. Restart.
     pub connecting_max: u32,
+    /// `tcp_buffer_bytes`: SO_RCVBUF and SO_SNDBUF of a session's own connection to a `tcp` backend, in bytes; 0 leaves them to the
+    /// kernel. Default 16384. Range 0 to 16777216. Costs up to twice that each way in the kernel for a session whose client or
+    /// backend stands still. Left to the kernel, some ten thousand such connections use up what `net.ipv4.tcp_mem` allows all
+    /// sockets of the host, and connections then stand still for up to two minutes after everybody has gone on. Restart.
+    pub tcp_buffer_bytes: u32,
     /// `resolver`: who answers for names: `system`, as `/etc/resolv.conf` and `/etc/hosts` say, or the addresses of DNS
     /// servers, like `10.0.0.2:53,10.0.0.3:53`. Default `system`. Reloadable.
     pub resolver: Resolver,
@@ -204,6 +209,7 @@ impl Default for Upstream {
             deliver_ms: 10_000,
             pool_bytes_max: 64 << 20,
             connecting_max: 1024,
+            tcp_buffer_bytes: 16 << 10,
             resolver: Resolver::System,
             resolve_interval_ms: 10_000,
             discovery_file: None,

@@ -9,7 +9,7 @@ use net_io::IoChoice;
 
 use super::{Finding, Verdict};
 use crate::banner::bytes;
-use crate::config::Config;
+use crate::config::{Carrier, Config};
 use crate::sizing::Sizes;
 
 /// What the host says of itself; `None` where it does not say.
@@ -19,6 +19,8 @@ pub(super) struct Around {
     page_bytes: Option<u64>,
     /// Pages that all UDP sockets together may hold before the kernel drops what comes.
     udp_mem: Option<[u64; 3]>,
+    /// Pages from the second of which on TCP sockets get no more, and segments are dropped.
+    tcp_mem: Option<[u64; 3]>,
     backlog: Option<u64>,
     /// Datagrams dropped in front of the sockets since the host started.
     backlog_drops: Option<u64>,
@@ -44,6 +46,7 @@ impl Around {
             release: text("proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()),
             page_bytes: text("proc/self/smaps").as_deref().and_then(page_bytes),
             udp_mem: text("proc/sys/net/ipv4/udp_mem").as_deref().and_then(three),
+            tcp_mem: text("proc/sys/net/ipv4/tcp_mem").as_deref().and_then(three),
             backlog: number("proc/sys/net/core/netdev_max_backlog"),
             backlog_drops: text("proc/net/softnet_stat").map(|text| softnet_drops(&text)),
             conntrack: conntrack("count")
@@ -58,14 +61,17 @@ impl Around {
 
     /// Holds it against what `config` wants.
     pub(super) fn findings(&self, config: &Config, sizes: &Sizes) -> Vec<Finding> {
-        vec![
+        let mut findings = vec![
             self.kernel(config),
             self.udp_memory(config, sizes),
             self.backlog(),
             self.tracking(config, sizes),
             self.isolation(sizes),
             self.pages(),
-        ]
+        ];
+        let has_tcp = config.upstream.named().iter().any(|b| b.url.carrier == Carrier::Tcp);
+        findings.extend(has_tcp.then(|| self.tcp_memory(config, sizes)));
+        findings
     }
 
     /// Whether one wait can both gather datagrams and end in time: without, a ring gathers by sleeping.
@@ -97,6 +103,29 @@ impl Around {
             limit.map_or_else(not_told, |limit| format!("{} for all sockets", bytes(limit))),
             format!("{}, the receive buffers of {sockets} sockets", bytes(needed)),
             || format!("sysctl -w net.ipv4.udp_mem=\"{} {pages} {}\"", pages / 2, pages * 3 / 2),
+        )
+    }
+
+    /// Sessions over `tcp` that stand still, their buffers full both ways.
+    fn tcp_memory(&self, config: &Config, sizes: &Sizes) -> Finding {
+        let sessions = u64::from(sizes.sessions_max).div_ceil(ONE_STILL_OF);
+        // Booked twice, as above.
+        let needed = sessions * u64::from(config.upstream.tcp_buffer_bytes) * 2 * 2;
+        let page = self.page_bytes.unwrap_or(PAGE_BYTES);
+        let limit = self.tcp_mem.map(|[_, pressure, _]| pressure.saturating_mul(page));
+        let pages = needed.div_ceil(page);
+        finding(
+            "tcp_mem",
+            limit.is_some_and(|limit| limit < needed),
+            limit.map_or_else(not_told, |limit| format!("{} for all sockets", bytes(limit))),
+            format!("{}, the buffers of {sessions} sessions that stand still", bytes(needed)),
+            || {
+                format!(
+                    "sysctl -w net.ipv4.tcp_mem=\"{} {pages} {}\", or lower upstream.tcp_buffer_bytes or session.max",
+                    pages / 4 * 3,
+                    pages / 2 * 3
+                )
+            },
         )
     }
 
@@ -230,6 +259,8 @@ fn chosen(text: &str) -> Option<String> {
 
 /// A ring's wait that both gathers and ends in time.
 const MIN_WAIT_SINCE: (u32, u32) = (6, 12);
+/// One session of so many over `tcp` may stand still before the host's memory for sockets is looked at.
+const ONE_STILL_OF: u64 = 10;
 /// What the packaged sysctl file sets.
 const BACKLOG: u64 = 16_384;
 /// Where the kernel does not tell.
@@ -238,16 +269,17 @@ const PAGE_BYTES: u64 = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Auto;
+    use crate::config::{Auto, UpstreamUrl};
     use crate::sizing::Host;
 
-    const POOR: [(&str, &str); 9] = [
+    const POOR: [(&str, &str); 10] = [
         ("proc/sys/kernel/osrelease", "6.1.0-13-amd64\n"),
         (
             "proc/self/smaps",
             "5600-5700 r--p 0 0:1 1 /bin/x\nSize: 4 kB\nKernelPageSize:        4 kB\n",
         ),
         ("proc/sys/net/ipv4/udp_mem", "100\t200\t300\n"),
+        ("proc/sys/net/ipv4/tcp_mem", "100\t200\t300\n"),
         ("proc/sys/net/core/netdev_max_backlog", "1000\n"),
         ("proc/net/softnet_stat", "0000 00000003 0\n0000 0000000d 0\n"),
         ("proc/sys/net/netfilter/nf_conntrack_count", "12\n"),
@@ -266,6 +298,7 @@ mod tests {
         let mut config = Config::default();
         config.shards.count = Auto::Exactly(2);
         config.session.max = Auto::Exactly(100_000);
+        config.upstream.url = UpstreamUrl::parse("tcp://10.0.0.1:7000").unwrap();
         let cores: Vec<usize> = (0..cores).collect();
         let host = Host { parallelism: cores.len(), cores, memory: 1 << 30 };
         Around::read(root.path()).findings(&config, &Sizes::of(&config, &host))
@@ -278,6 +311,8 @@ mod tests {
             ("kernel", "6.1.0-13-amd64", "io.min_wait_us = 0"),
             // Two shards, two listeners, 4 MiB each, booked twice.
             ("udp_mem", "1.2 MiB for all", "net.ipv4.udp_mem=\"4096 8192 12288\""),
+            // A tenth of 100,000 sessions, 16 KiB each way, booked twice.
+            ("tcp_mem", "800.0 KiB for all", "net.ipv4.tcp_mem=\"120000 160000 240000\""),
             ("backlog", "1000 packets a core; 16 dropped so far", "netdev_max_backlog=16384"),
             ("conntrack", "12 of 4096", "nf_conntrack_max=125000"),
             ("isolation", "cores 0,1", "isolcpus=0,1"),
@@ -295,12 +330,13 @@ mod tests {
         let mut good = POOR;
         good[0].1 = "6.12.0\n";
         good[2].1 = "100 200 300000\n";
-        good[3].1 = "16384\n";
-        good[5].1 = "0\n";
-        good[7].1 = "0-1\n";
-        good[8].1 = "always [madvise] never\n";
+        good[3].1 = "100 200000 300000\n";
+        good[4].1 = "16384\n";
+        good[6].1 = "0\n";
+        good[8].1 = "0-1\n";
+        good[9].1 = "always [madvise] never\n";
         for findings in [examined(&good, 4), examined(&[], 2)] {
-            assert_eq!(findings.len(), 6);
+            assert_eq!(findings.len(), 7);
             for finding in findings {
                 assert!(finding.verdict == Verdict::Good && finding.fix.is_none(), "{finding:?}");
             }

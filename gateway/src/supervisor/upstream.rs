@@ -142,6 +142,8 @@ fn streams(config: &Config, sizes: &Sizes) -> StreamConfig {
     StreamConfig {
         streams_max: streams.min(STREAMS_MAX),
         connecting_max: config.upstream.connecting_max,
+        send_buffer: config.upstream.tcp_buffer_bytes as usize,
+        recv_buffer: config.upstream.tcp_buffer_bytes as usize,
         ..StreamConfig::default()
     }
 }
