@@ -31,9 +31,10 @@ pub struct Upstream {
     /// weight, as its shard counts them. `rendezvous`: by the conversation, at every gateway alike; a client that picks its
     /// conversation picks its backend. Default `round-robin`. Reloadable.
     pub policy: Policy,
-    /// `on_loss`: what becomes of a session whose backend died. `end`: it ends, and its client starts over. `reroute`: it
-    /// gets another backend and goes on with the next message; what was on its way to the lost one is lost, and the
-    /// new one hears of the session for the first time. Default `end`. Reloadable.
+    /// `on_loss`: what becomes of a session whose backend died, stood still in the middle of a message, or announced one that is too
+    /// long. `end`: it ends, and its client starts over. `reroute`: it gets another backend and goes on with the next
+    /// message; what was on its way to the lost one is lost, and the new one hears of the session for the first time.
+    /// Default `end`. Reloadable.
     pub on_loss: OnLoss,
     /// `overflow`: what happens to a session whose client takes less than its backend sends. `pause`: the backend waits.
     /// `disconnect`: it ends, counted. Whatever this says, the sessions that hold most of `pool_bytes_max` end when nine

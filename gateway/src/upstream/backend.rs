@@ -94,7 +94,7 @@ impl Backend {
     }
 }
 
-/// What becomes of sessions whose backend is lost, as opposed to one that ends them.
+/// What becomes of sessions whose backend is lost or cannot be gone on with, as opposed to one that ends them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum OnLoss {
     /// They end.

@@ -179,6 +179,25 @@ fn what_servers_do_wrong_ends_their_sessions_for_one_reason_and_nobody_elses() {
 }
 
 #[test]
+fn sessions_of_a_backend_that_sends_garbage_go_on_with_another() {
+    for_seeds(8, |seed| {
+        let change = |backends: &mut Backends| backends.on_loss = OnLoss::Reroute;
+        let manners = [Manner::Echo, Manner::GarbageAt(5)];
+        let link =
+            netem::LinkConfig { delay_us: 3_000, jitter_us: 500, ..netem::LinkConfig::default() };
+        let mut world =
+            world_with(&SimConfig { link, ..config(seed) }, 1, policy(), &manners, change);
+        world.add_client(12, 40, 500);
+        world.clients[0].forgiving = true;
+        assert!(world.run(60_000, World::all_answered), "not all went on");
+        assert_eq!((world.stat(Stat::Sessions), world.stat(Stat::Births)), (12, 12), "none ended");
+        let rerouted = world.backend(1, |b| b.get(BackendStat::SessionsRerouted));
+        let garbled = world.backend(1, |b| b.partings(Parting::TooLong));
+        assert!(rerouted >= 6 && rerouted == garbled, "{rerouted} of {garbled}");
+    });
+}
+
+#[test]
 fn nobody_listens() {
     for on_loss in [OnLoss::End, OnLoss::Reroute] {
         let mut world = world_with(&SimConfig::default(), 2, policy(), &[Manner::Echo], |b| {

@@ -377,6 +377,9 @@ impl Client {
         let call = &mut self.calls[index];
         let mut cx = Cx { config: &self.config, store: &mut self.store };
         let mut buf = vec![0; 512 * 1024];
+        if call.sent == 0 {
+            call.heard_at = now; // it waits from here on
+        }
         while self.reading
             && let Ok(len) = call.kcp.recv(&mut cx, &mut buf)
         {

@@ -153,14 +153,14 @@ impl Floor<'_> {
     }
 }
 
-/// The backend is gone, as opposed to one that ends its part. On a link of many sessions it says which of them it cuts off; a
+/// The backend is gone or cannot be gone on with, as opposed to one that ends its part. On a link of many sessions it says which of them it cuts off; a
 /// connection of the session's own that is cut off cannot be told from a backend that died: it should close in order.
 const fn is_loss(end: End, tie: Tie) -> bool {
     match end {
         End::Reset => !matches!(tie, Tie::Yamux { .. }),
-        End::ConnectFailed | End::ConnectTimeout | End::Stalled | End::LinkLost => true,
-        End::Fin | End::FinMidMessage | End::Refused | End::TooLong | End::PoolFull | End::Shed => {
-            false
+        End::ConnectFailed | End::ConnectTimeout | End::Stalled | End::TooLong | End::LinkLost => {
+            true
         }
+        End::Fin | End::FinMidMessage | End::Refused | End::PoolFull | End::Shed => false,
     }
 }
