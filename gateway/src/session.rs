@@ -294,7 +294,7 @@ impl Session {
 
     /// Reads a little of each of its cache lines.
     #[must_use]
-    pub(crate) fn first_look(&self) -> u32 {
+    pub(crate) fn look_ahead(&self) -> u32 {
         let (kcp, fields) = (&self.kcp, [self.last_rx.0, self.asked_at.0, self.generation]);
         let words = [kcp.snd_una().0, kcp.conv().0, kcp.rcv_nxt().0].into_iter().chain(fields);
         words.fold(u32::from(self.listener), u32::wrapping_add)

@@ -23,8 +23,8 @@ impl Block {
 
     /// Reads a little of each cache line that a datagram's acknowledgements and its data will need.
     #[inline]
-    pub(crate) fn first_look(&self, space: SendSpace) -> u32 {
-        let oldest = self.send.first_look(space);
+    pub(crate) fn look_ahead(&self, space: SendSpace) -> u32 {
+        let oldest = self.send.look_ahead(space);
         oldest ^ self.recv.ready() ^ u32::from(self.acks.is_empty())
     }
 

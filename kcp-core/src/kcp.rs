@@ -343,7 +343,7 @@ impl Kcp {
     /// serves many conversations and looks at several in advance has their cache misses overlap. The result means nothing.
     #[must_use]
     pub fn look_ahead(&self) -> u32 {
-        self.block.as_ref().map_or(0, |block| block.first_look(self.space))
+        self.block.as_ref().map_or(0, |block| block.look_ahead(self.space))
     }
 
     /// The number that the next admitted segment gets.

@@ -67,7 +67,7 @@ impl Sender {
 
     /// Reads a little of the oldest segment in flight.
     #[inline]
-    pub(crate) fn first_look(&self, space: SendSpace) -> u32 {
+    pub(crate) fn look_ahead(&self, space: SendSpace) -> u32 {
         self.ring.get(space.una).map_or(0, |segment| segment.resendts.0)
     }
 
