@@ -136,7 +136,7 @@ pub struct WorkerReport {
     pub rx_bytes: u64,
     /// System calls of the driver that submitted or waited.
     pub enters: u64,
-    /// Datagrams dropped at its sockets because it did not fetch them in time.
+    /// Datagrams dropped at its sockets because it did not fetch them in time; those of a train that came whole count as one.
     pub rx_overflow: u64,
     /// Datagrams not sent because a socket's send buffer was full.
     pub tx_full: u64,

@@ -350,7 +350,7 @@ fn judge_generator(scenario: &Scenario, receive_buffer: usize, report: &mut Repo
         }
         if worker.rx_overflow > 0 {
             reasons.push(format!(
-                "worker {}'s sockets overflowed: {} datagrams dropped; use more --sockets, a larger --socket-buffer, or raise \
+                "worker {}'s sockets overflowed: {} datagrams or trains of them dropped; use more --sockets, a larger --socket-buffer, or raise \
                  net.core.rmem_max",
                 worker.worker, worker.rx_overflow
             ));

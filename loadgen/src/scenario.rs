@@ -166,7 +166,9 @@ pub struct Engine {
     pub pin: Vec<usize>,
     /// The driver (default auto).
     pub io: IoChoice,
-    /// Its settings. Trains are off: a train is steered by its first datagram, and only a load generator mixes sessions in one.
+    /// Its settings. It sends no trains: a train is steered by its first datagram, and only a load generator mixes sessions in one.
+    /// It takes those of the target whole: cutting them is the receiver's work, and over loopback the kernel would do it in the
+    /// target's time.
     pub driver: DriverConfig,
     /// Buffers of each socket.
     pub socket: SocketOptions,
@@ -215,7 +217,7 @@ impl Scenario {
                 threads: 1,
                 pin: Vec::new(),
                 io: IoChoice::Auto,
-                driver: DriverConfig { gso: false, ..DriverConfig::default() },
+                driver: DriverConfig { gso: false, gro: true, ..DriverConfig::default() },
                 socket: SocketOptions::default(),
                 store_bytes: 2 << 30,
                 target_pid: None,

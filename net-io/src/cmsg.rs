@@ -4,11 +4,20 @@
 //! data and the next header aligned to a `size_t`; cmsg(3)), so nothing here needs a pointer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroUsize;
 
 use crate::addr::field;
 
-/// Control bytes a wildcard socket's receive needs: one `in6_pktinfo`, the larger of the two.
-pub(crate) const RECEIVE_MAX: usize = space(IN6_PKTINFO);
+/// Control bytes a receive needs: on a wildcard socket one `in6_pktinfo`, the larger of the two, and where trains come whole their
+/// segment size.
+pub(crate) const fn receive_len(wildcard: bool, trains: bool) -> usize {
+    let local = if wildcard { space(IN6_PKTINFO) } else { 0 };
+    let segment = if trains { space(size_of::<i32>()) } else { 0 };
+    local + segment
+}
+
+/// The most that a receive needs.
+pub(crate) const RECEIVE_MAX: usize = receive_len(true, true);
 /// Control bytes a send can need: a source address and a segment size.
 pub(crate) const SEND_MAX: usize = space(IN6_PKTINFO) + space(size_of::<u16>());
 
@@ -63,22 +72,40 @@ impl Control {
 }
 
 /// The address a received datagram was sent to, when its control bytes say so.
-pub(crate) fn local(mut control: &[u8]) -> Option<IpAddr> {
+pub(crate) fn local(control: &[u8]) -> Option<IpAddr> {
+    find(control, |level, kind, data| match (level, kind) {
+        // The first address is the local one; the second, the header's destination, may be a broadcast address.
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) => Some(Ipv4Addr::from(field::<4>(data, 4)?).into()),
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            Some(Ipv6Addr::from(field::<16>(data, 0)?).into())
+        }
+        _ => None,
+    })
+}
+
+/// Where the datagram ends that starts at `from` of `len` bytes received at once. The control bytes tell how a train is to be cut;
+/// its last datagram may be shorter. What came alone ends with the bytes.
+pub(crate) fn end_of_datagram(control: &[u8], from: usize, len: usize) -> usize {
+    let segment = find(control, |level, kind, data| match (level, kind) {
+        (libc::SOL_UDP, libc::UDP_GRO) => {
+            NonZeroUsize::new(usize::try_from(i32::from_ne_bytes(field(data, 0)?)).ok()?)
+        }
+        _ => None,
+    });
+    segment.map_or(len, |segment| len.min(from.saturating_add(segment.get())))
+}
+
+/// What `take` makes of the first message that it wants: of its level, its type and its data.
+fn find<T>(mut control: &[u8], take: impl Fn(i32, i32, &[u8]) -> Option<T>) -> Option<T> {
     loop {
         let len = usize::from_ne_bytes(field(control, 0)?);
         let level = i32::from_ne_bytes(field(control, WORD)?);
         let kind = i32::from_ne_bytes(field(control, WORD + 4)?);
         let data = control.get(HEADER..len)?;
-        match (level, kind) {
-            // The first address is the local one; the second, the header's destination, may be a broadcast address.
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                return Some(Ipv4Addr::from(field::<4>(data, 4)?).into());
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                return Some(Ipv6Addr::from(field::<16>(data, 0)?).into());
-            }
-            _ => control = control.get(len.next_multiple_of(WORD)..)?,
+        if let Some(found) = take(level, kind, data) {
+            return Some(found);
         }
+        control = control.get(len.next_multiple_of(WORD)..)?;
     }
 }
 
@@ -116,6 +143,51 @@ mod tests {
         let control = Control::new(None, Some(1200));
         assert_eq!(control.len, space(2));
         assert_eq!(local(&control.bytes[..control.len]), None);
+    }
+
+    /// The control bytes of a train, as the kernel orders them.
+    fn train(segment: i32) -> Control {
+        let mut control = Control::EMPTY;
+        control.push(libc::SOL_UDP, libc::UDP_GRO, &segment.to_ne_bytes());
+        let info = [0u8, 0, 0, 0, 192, 0, 2, 1, 0, 0, 0, 0];
+        control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+        control
+    }
+
+    #[test]
+    fn a_train_is_cut_to_its_last_byte() {
+        for (segment, len, ends) in [
+            (100, 1000, (1..=10).map(|n| n * 100).collect::<Vec<_>>()),
+            (100, 1040, (1..=10).map(|n| n * 100).chain([1040]).collect()),
+            (1, 3, vec![1, 2, 3]),
+            (100, 100, vec![100]),
+            (100, 40, vec![40]),
+            (65_507, 65_507, vec![65_507]),
+            // What no kernel says.
+            (0, 40, vec![40]),
+            (-1, 40, vec![40]),
+            (i32::MAX, 40, vec![40]),
+        ] {
+            let control = train(segment);
+            let control = &control.bytes[..control.len];
+            let mut cuts = Vec::new();
+            while cuts.last() != Some(&len) {
+                let from = cuts.last().copied().unwrap_or(0);
+                cuts.push(end_of_datagram(control, from, len));
+            }
+            assert_eq!(cuts, ends, "{len} bytes in {segment}");
+            assert_eq!(local(control), Some("192.0.2.1".parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn what_came_alone_ends_with_the_bytes() {
+        // A send's size is not a receive's.
+        let sent = Control::new(Some("::1".parse().unwrap()), Some(7));
+        for control in [&[][..], &sent.bytes[..sent.len], &train(7).bytes[..HEADER + 3]] {
+            assert_eq!(end_of_datagram(control, 0, 40), 40);
+            assert_eq!(end_of_datagram(control, 0, 0), 0);
+        }
     }
 
     #[test]

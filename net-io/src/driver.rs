@@ -69,9 +69,9 @@ pub struct Destination {
 #[derive(Clone, Debug)]
 pub struct DriverConfig {
     /// Receive buffers, a power of two up to 32,768 (default 1024). Each takes `datagram_max` and 84 bytes, touched when first
-    /// used; epoll uses 64 of them.
+    /// used; epoll uses 64 of them. With `gro` each takes 65,728 bytes, whose pages are touched as far as trains have filled them.
     pub buffers: u16,
-    /// Largest datagram accepted, in bytes; larger ones are dropped and counted (default 1500).
+    /// Largest datagram accepted, in bytes; larger ones are dropped and counted (default 1500). Of a train each counts by itself.
     pub datagram_max: u16,
     /// Datagrams that one turn may hand out before it must submit again (default 1024). Those dropped for their size count too.
     pub batch_max: u16,
@@ -87,6 +87,12 @@ pub struct DriverConfig {
     /// third of the CPU time. Off where the receiving host steers by content, as a gateway does by conv: over loopback and
     /// virtual links a train arrives whole and is steered by its first datagram.
     pub gso: bool,
+    /// Take trains of one sender as they arrive, with one receive (default false); [`Driver::recv`] hands their datagrams out one by
+    /// one. What a receiver does not take whole the kernel cuts and queues piece by piece: over loopback and virtual links in the
+    /// time of whoever sent the train. Datagrams that come singly gain nothing by it, and it costs the memory of `buffers`. Not
+    /// for sockets that are steered by content: a train is steered by its first datagram. A kernel without UDP_GRO (before 5.0)
+    /// goes on cutting all trains.
+    pub gro: bool,
     /// The bounds of streams; `None` for a driver without, which pays nothing for them (default `None`).
     pub streams: Option<StreamConfig>,
 }
@@ -101,6 +107,7 @@ impl Default for DriverConfig {
             min_wait_us: 0,
             want: 32,
             gso: true,
+            gro: false,
             streams: None,
         }
     }
@@ -124,7 +131,7 @@ pub struct Counters {
     /// Times a receive had to be armed again.
     pub rx_rearmed: u64,
     /// Datagrams dropped by the kernel because a socket's receive buffer was full. Read from the kernel every
-    /// 100 ms, in turns; zero where the kernel does not tell (SO_MEMINFO).
+    /// 100 ms, in turns; zero where the kernel does not tell (SO_MEMINFO). With `gro` it counts a train as one.
     pub rx_overflow: u64,
     /// Datagrams queued to be sent, those that then failed included.
     pub tx_datagrams: u64,
@@ -197,7 +204,7 @@ pub trait Driver {
     fn backlog_max(&self) -> usize;
 
     /// Sender and payload of the datagram that [`recv`](Driver::recv) comes to after `skip` others, where it is already here:
-    /// a hint at what will be needed. It may be one that is then dropped, or belong to the next turn.
+    /// a hint at what will be needed. It may be one that is then dropped, or belong to the next turn. With `gro` there are no hints.
     fn ahead(&self, skip: usize) -> Option<(SocketAddr, &[u8])>;
 
     /// Room for one datagram of up to `len_max` bytes. When the arena is full, what is queued is submitted first.

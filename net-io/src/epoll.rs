@@ -20,7 +20,7 @@ use crate::socket::UdpSocket;
 use crate::stream::{
     Close, ConnectError, StreamAddr, StreamCounters, StreamEvent, StreamId, StreamSocket,
 };
-use crate::sys::{Epoll, ReceiveTable, SendTable};
+use crate::sys::{Epoll, RECEIVED_MAX, ReceiveTable, SendTable, spread_len};
 use crate::table::SocketTable;
 use crate::wake::{WakeEvent, Waker};
 
@@ -51,12 +51,15 @@ struct Inbox {
     from: SocketId,
     next: usize,
     filled: usize,
+    /// How much of the next one's payload is through: of a train its datagrams that were handed out or dropped.
+    through: usize,
     /// Sockets to receive from, in turn; each at most once.
     ready: VecDeque<SocketId>,
     is_ready: Vec<bool>,
     /// Looked at in this turn, whether handed out or dropped: the caller's turn must end even under a flood of empty datagrams.
     taken: u16,
     batch_max: u16,
+    datagram_max: usize,
 }
 
 impl EpollDriver {
@@ -73,20 +76,24 @@ impl EpollDriver {
             None => None,
         };
         let receives = usize::from(config.buffers).clamp(1, RECEIVES_MAX);
+        let datagram_max = usize::from(config.datagram_max.max(1));
+        let payload_max = if config.gro { spread_len(RECEIVED_MAX) } else { datagram_max };
         Ok(Self {
             epoll,
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX],
             inbox: Inbox {
-                table: ReceiveTable::new(receives, usize::from(config.datagram_max.max(1)))?,
+                table: ReceiveTable::new(receives, payload_max)?,
                 from: SocketId(0),
                 next: 0,
                 filled: 0,
+                through: 0,
                 ready: VecDeque::new(),
                 is_ready: Vec::new(),
                 taken: 0,
                 batch_max: config.batch_max.max(1),
+                datagram_max,
             },
-            sockets: SocketTable::new(config.gso),
+            sockets: SocketTable::new(config.gso, config.gro),
             outbox: Outbox::new(config.send_arena, TRAINS_MAX),
             sends: SendTable::new(SENDS_MAX)?,
             streams,
@@ -178,7 +185,7 @@ impl Inbox {
         let socket = sockets.socket(id);
         (self.from, self.next, self.filled) = (id, 0, 0);
         counters.enters += 1;
-        match self.table.receive(socket.as_fd(), usize::MAX, socket.is_wildcard()) {
+        match self.table.receive(socket.as_fd(), usize::MAX, sockets.control_len(id)) {
             Ok(filled) => {
                 self.filled = filled;
                 if filled == self.table.len() {
@@ -248,7 +255,7 @@ impl Driver for EpollDriver {
 
     fn recv(&mut self) -> Option<Datagram<'_>> {
         let inbox = &mut self.inbox;
-        let (index, peer) = loop {
+        let (index, peer, payload) = loop {
             if inbox.taken == inbox.batch_max {
                 return None;
             }
@@ -259,27 +266,32 @@ impl Driver for EpollDriver {
                 continue;
             }
             let index = inbox.next;
-            inbox.next += 1;
             inbox.taken += 1;
-            let datagram = inbox.table.get(index);
-            if datagram.truncated {
+            let received = inbox.table.get(index);
+            let payload = received.datagram(inbox.through, self.sockets.has_trains());
+            (inbox.next, inbox.through) = if payload.end == received.payload.len() {
+                (index + 1, 0)
+            } else {
+                (index, payload.end)
+            };
+            if received.truncated || payload.len() > inbox.datagram_max {
                 self.counters.rx_truncated += 1;
-            } else if datagram.payload.is_empty() {
+            } else if payload.is_empty() {
                 self.counters.rx_empty += 1;
-            } else if let Some(peer) = addr::decode(datagram.name) {
-                break (index, peer);
+            } else if let Some(peer) = addr::decode(received.name) {
+                break (index, peer, payload);
             } else {
                 self.counters.rx_errors += 1;
             }
         };
-        let datagram = inbox.table.get(index);
+        let received = inbox.table.get(index);
         self.counters.rx_datagrams += 1;
-        self.counters.rx_bytes += datagram.payload.len() as u64;
+        self.counters.rx_bytes += payload.len() as u64;
         Some(Datagram {
             socket: inbox.from,
             peer,
-            local: cmsg::local(datagram.control),
-            payload: datagram.payload,
+            local: cmsg::local(received.control),
+            payload: &received.payload[payload],
         })
     }
 
@@ -288,12 +300,12 @@ impl Driver for EpollDriver {
     }
 
     fn backlog_max(&self) -> usize {
-        self.sockets.waiting_max().saturating_add(self.inbox.filled - self.inbox.next)
+        self.sockets.waiting_max(self.inbox.filled - self.inbox.next)
     }
 
     fn ahead(&self, skip: usize) -> Option<(SocketAddr, &[u8])> {
         let index = self.inbox.next + skip;
-        if index >= self.inbox.filled {
+        if index >= self.inbox.filled || self.sockets.has_trains() {
             return None;
         }
         let datagram = self.inbox.table.get(index);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
@@ -303,6 +304,12 @@ impl<T: Plain> Fixed<T> {
     }
 }
 
+/// A length for buffers that lie next to each other, of at least `bytes`: an odd number of cache lines, so that their first lines, which
+/// every datagram touches, are spread over all sets of a cache.
+pub(crate) const fn spread_len(bytes: usize) -> usize {
+    (bytes.div_ceil(CACHE_LINE) | 1) * CACHE_LINE
+}
+
 impl<T> fmt::Debug for Fixed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} elements at {:p}", self.len, self.base)
@@ -433,7 +440,7 @@ fn header_of(parts: *mut Parts, control_len: usize) -> mmsghdr {
     header
 }
 
-/// One received datagram, as the kernel reported it.
+/// One received datagram or train, as the kernel reported it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received<'a> {
     pub(crate) payload: &'a [u8],
@@ -443,6 +450,17 @@ pub(crate) struct Received<'a> {
     pub(crate) control: &'a [u8],
     /// The datagram was longer than the payload.
     pub(crate) truncated: bool,
+}
+
+impl Received<'_> {
+    /// Where in the payload the datagram lies that starts `through` bytes into it.
+    pub(crate) fn datagram(&self, through: usize, trains: bool) -> Range<usize> {
+        let len = self.payload.len();
+        match trains {
+            false => through..len,
+            true => through..cmsg::end_of_datagram(self.control, through, len),
+        }
+    }
 }
 
 /// Buffers for one recvmmsg(2).
@@ -494,13 +512,18 @@ impl ReceiveTable {
         self.headers.len()
     }
 
-    /// Receives up to `count` datagrams without blocking and returns how many. What was received before is gone.
+    /// Receives up to `count` datagrams without blocking, with `control_len` bytes of control messages each, and returns how many.
+    /// What was received before is gone.
+    ///
+    /// # Panics
+    /// With more control bytes than there is room for.
     pub(crate) fn receive(
         &mut self,
         fd: BorrowedFd<'_>,
         count: usize,
-        control: bool,
+        control_len: usize,
     ) -> io::Result<usize> {
+        assert!(control_len <= cmsg::RECEIVE_MAX);
         self.filled = 0;
         let count = count.min(self.len());
         for index in 0..count {
@@ -511,9 +534,9 @@ impl ReceiveTable {
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_name = self.names.at(index).cast();
             header.msg_hdr.msg_namelen = NAME_LEN_MAX;
-            if control {
+            if control_len > 0 {
                 header.msg_hdr.msg_control = self.controls.at(index).cast();
-                header.msg_hdr.msg_controllen = cmsg::RECEIVE_MAX as _;
+                header.msg_hdr.msg_controllen = control_len as _;
             }
             // SAFETY: an element of our own table; no call is in progress.
             unsafe { self.headers.at(index).write(header) };
@@ -560,6 +583,10 @@ impl ReceiveTable {
         }
     }
 }
+
+const CACHE_LINE: usize = 64;
+/// Longest payload that one receive can bring: a datagram, or a train of them.
+pub(crate) const RECEIVED_MAX: usize = 65_535;
 
 const _: () = assert!(cmsg::RECEIVE_MAX.is_multiple_of(8));
 

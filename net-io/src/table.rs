@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use crate::cmsg;
 use crate::driver::{Counters, Now, SocketId};
 use crate::outbox::{Outbox, Train};
 use crate::socket::UdpSocket;
@@ -13,6 +14,7 @@ use crate::sys::{self, Message, SendTable};
 pub(crate) struct SocketTable {
     entries: Vec<Entry>,
     gso: bool,
+    gro: bool,
     /// The next socket whose drops are read, and when.
     drops_next: usize,
     drops_due: Now,
@@ -30,8 +32,8 @@ struct Entry {
 }
 
 impl SocketTable {
-    pub(crate) fn new(gso: bool) -> Self {
-        Self { entries: Vec::new(), gso, drops_next: 0, drops_due: Now(0) }
+    pub(crate) fn new(gso: bool, gro: bool) -> Self {
+        Self { entries: Vec::new(), gso, gro, drops_next: 0, drops_due: Now(0) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -54,6 +56,10 @@ impl SocketTable {
         let trains =
             self.gso && sys::option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
         let segment_max = if trains { u16::MAX } else { 0 };
+        if self.gro {
+            // Kernels before 5.0 do not know the option: they cut trains themselves, and nothing else changes.
+            let _ = sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
+        }
         // Where the kernel does not tell, sandboxes for instance, the counter stays zero.
         let drops = sys::receive_memory(socket.as_fd()).map_or(0, |memory| memory.drops);
         self.entries.push(Entry { socket, segment_max, segment_retry: Now(u64::MAX), drops });
@@ -64,6 +70,16 @@ impl SocketTable {
     /// When the driver has no such socket.
     pub(crate) fn socket(&self, id: SocketId) -> &UdpSocket {
         &self.entries[usize::from(id.0)].socket
+    }
+
+    /// How many control bytes a receive of `id` asks for.
+    pub(crate) fn control_len(&self, id: SocketId) -> usize {
+        cmsg::receive_len(self.socket(id).is_wildcard(), self.gro)
+    }
+
+    /// Whether received trains have to be cut.
+    pub(crate) const fn has_trains(&self) -> bool {
+        self.gro
     }
 
     /// The largest segment that may join a train from `id` now.
@@ -169,13 +185,14 @@ impl SocketTable {
         }
     }
 
-    /// How many datagrams wait in the sockets, at most. A system call per socket.
-    pub(crate) fn waiting_max(&self) -> usize {
+    /// How many datagrams wait in the sockets, and in `held` buffers that were received, at most. A system call per socket.
+    pub(crate) fn waiting_max(&self, held: usize) -> usize {
         let waiting = self.entries.iter().map(|entry| {
             let memory = sys::receive_memory(entry.socket.as_fd());
             memory.map_or(usize::MAX, |memory| memory.used.div_ceil(DATAGRAM_MEMORY) as usize)
         });
-        waiting.fold(0, usize::saturating_add)
+        let most = waiting.fold(held, usize::saturating_add);
+        if self.gro { most.saturating_mul(TRAIN_MAX) } else { most }
     }
 }
 
@@ -192,6 +209,8 @@ const SEGMENT_RETRY_US: u64 = 1_000_000;
 /// What the shortest datagram occupies of a receive buffer at least, in bytes: two structures of the kernel's of almost 600, and
 /// its data with room before it. Over loopback it is 768.
 const DATAGRAM_MEMORY: u32 = 640;
+/// Datagrams of the longest train; half as many on older kernels.
+const TRAIN_MAX: usize = 128;
 /// How often each socket's drops are read, in microseconds.
 const DROPS_EVERY_US: u64 = 100_000;
 /// Sockets whose drops one turn reads: 64 calls are about 10 us.
@@ -295,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_refused_size_is_tried_again_and_a_device_that_cannot_is_not() {
-        let mut table = SocketTable::new(true);
+        let mut table = SocketTable::new(true, false);
         let id = table.add(bind()).unwrap();
         let now = monotonic();
         let later = Now(now.0 + SEGMENT_RETRY_US);
@@ -310,7 +329,7 @@ mod tests {
 
     #[test]
     fn drops_are_read_in_slices_and_not_too_often() {
-        let mut table = SocketTable::new(false);
+        let mut table = SocketTable::new(false, false);
         let tiny = SocketOptions { recv_buffer: 1, ..SocketOptions::default() };
         let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         for _ in 0..=DROPS_PER_TURN {

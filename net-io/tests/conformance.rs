@@ -16,6 +16,8 @@ mod limits;
 mod streams;
 #[path = "conformance/traffic.rs"]
 mod traffic;
+#[path = "conformance/trains.rs"]
+mod trains;
 #[path = "conformance/waiting.rs"]
 mod waiting;
 #[path = "conformance/wire.rs"]
@@ -47,6 +49,14 @@ macro_rules! everywhere {
                 equal_datagrams_leave_as_one_train
                 trains_can_be_switched_off
                 a_peer_that_is_gone_is_silence
+            }
+            trains {
+                a_train_arrives_as_its_datagrams
+                a_train_takes_one_receive
+                the_longest_datagram_and_train_arrive_whole
+                trains_and_singles_keep_their_order
+                datagrams_of_a_train_that_are_too_long_are_counted
+                a_socket_with_a_backlog_is_taken_over
             }
             limits {
                 an_empty_datagram_is_dropped_and_counted
@@ -133,6 +143,17 @@ mod epoll {
     everywhere! { EpollBed }
     with_streams! { EpollBed }
     in_real_time! { EpollBed }
+}
+
+/// Nobody can tell that a driver takes trains whole.
+mod uring_whole_trains {
+    everywhere! { UringWholeBed }
+    in_real_time! { UringWholeBed }
+}
+
+mod epoll_whole_trains {
+    everywhere! { EpollWholeBed }
+    in_real_time! { EpollWholeBed }
 }
 
 mod sim {

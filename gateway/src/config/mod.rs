@@ -439,6 +439,7 @@ impl Io {
             min_wait_us: self.min_wait_us,
             want: self.want,
             gso: self.gso,
+            gro: false,
             streams: None,
         }
     }

@@ -26,7 +26,7 @@ fn the_default_is_a_closed_loop_from_the_hosts_own_address() {
     assert_eq!(made.traffic.load, Load::Closed { outstanding: 1 });
     assert_eq!(made.clients.sources, Sources::single("127.0.0.1".parse().unwrap()));
     assert_eq!((made.clients.sockets, made.phases.ramp), (64, Duration::from_millis(100)));
-    assert!(!made.engine.driver.gso);
+    assert!(!made.engine.driver.gso && made.engine.driver.gro);
     let Protocol::Kcp(config) = made.protocol else { panic!("not KCP") };
     assert_eq!(config, profile_game());
 }

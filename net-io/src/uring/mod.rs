@@ -8,6 +8,7 @@ mod streams;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use crate::socket::UdpSocket;
 use crate::stream::{
     Close, ConnectError, StreamAddr, StreamCounters, StreamEvent, StreamId, StreamSocket,
 };
-use crate::sys::SendTable;
+use crate::sys::{RECEIVED_MAX, SendTable, spread_len};
 use crate::table::{SocketTable, count_error};
 use crate::wake::{WakeEvent, Waker};
 
@@ -55,6 +56,8 @@ pub struct UringDriver {
 struct Inbox {
     /// Never more than there are buffers, for each holds one.
     batch: VecDeque<Arrival>,
+    /// How much of the first one's payload is through: of a train its datagrams that were handed out or dropped.
+    through: usize,
     buffers: usize,
     /// The buffer of the datagram last handed out.
     lent: Option<Buffer>,
@@ -117,8 +120,16 @@ impl UringDriver {
                 ));
             }
         }
-        let buffer_len = (OVERHEAD + u32::from(datagram_max)).next_multiple_of(8);
-        let sizes = RingSizes { submissions, completions, buffers: config.buffers, buffer_len };
+        let sizes = RingSizes {
+            submissions,
+            completions,
+            buffers: config.buffers,
+            buffer_len: match config.gro {
+                false => (OVERHEAD + u32::from(datagram_max)).next_multiple_of(8),
+                true => TRAIN_BUFFER,
+            },
+            control_lens: [false, true].map(|wildcard| cmsg::receive_len(wildcard, config.gro)),
+        };
         let streams = match &config.streams {
             Some(streams) => Some(Box::new(UringStreams::new(streams)?)),
             None => None,
@@ -134,6 +145,7 @@ impl UringDriver {
         Ok(Self {
             inbox: Inbox {
                 batch: VecDeque::with_capacity(config.buffers.into()),
+                through: 0,
                 buffers: config.buffers.into(),
                 lent: None,
                 unpublished: 0,
@@ -147,7 +159,7 @@ impl UringDriver {
                 failed_retry: Now(u64::MAX),
                 wake: true,
             },
-            sockets: SocketTable::new(config.gso),
+            sockets: SocketTable::new(config.gso, config.gro),
             outbox: Outbox::new(config.send_arena, ring.submissions()),
             resends: SendTable::new(1)?,
             streams,
@@ -304,6 +316,16 @@ impl UringDriver {
         }
     }
 
+    /// The datagram of an arrival that starts `through` bytes into its payload, and who sent it.
+    #[inline]
+    fn locate(&self, arrival: &Arrival, through: usize) -> (Extent, Result<SocketAddr, Unfit>) {
+        let bytes = self.ring.bytes(&arrival.buffer, arrival.len as usize);
+        let control_area = self.sockets.control_len(arrival.socket);
+        let extent = Extent::new(bytes, control_area, self.sockets.has_trains(), through);
+        let sender = extent.sender(bytes, self.inbox.datagram_max);
+        (extent, sender)
+    }
+
     fn give_back(&mut self, buffer: Buffer) {
         self.ring.give_back(buffer);
         self.inbox.unpublished += 1;
@@ -414,29 +436,44 @@ impl Driver for UringDriver {
         if let Some(buffer) = self.inbox.lent.take() {
             self.give_back(buffer);
         }
-        let (arrival, parsed) = loop {
+        let (socket, len, peer, extent) = loop {
             if self.inbox.taken == self.inbox.batch_max {
                 return None;
             }
-            let arrival = self.inbox.batch.pop_front()?;
+            let first = self.inbox.batch.front()?;
             self.inbox.taken += 1;
-            let wildcard = self.sockets.socket(arrival.socket).is_wildcard();
-            let bytes = self.ring.bytes(&arrival.buffer, arrival.len as usize);
-            match Parsed::new(bytes, wildcard, self.inbox.datagram_max) {
-                Ok(parsed) => break (arrival, parsed),
+            let (socket, len) = (first.socket, first.len as usize);
+            let (extent, sender) = self.locate(first, self.inbox.through);
+            // The buffer of a train stays the first until its last datagram.
+            let ended = if extent.payload.end == len {
+                self.inbox.through = 0;
+                self.inbox.batch.pop_front()
+            } else {
+                self.inbox.through += extent.payload.len();
+                None
+            };
+            match sender {
+                Ok(peer) => {
+                    self.inbox.lent = ended.map(|arrival| arrival.buffer);
+                    break (socket, len, peer, extent);
+                }
                 Err(Unfit::Empty) => self.counters.rx_empty += 1,
                 Err(Unfit::Truncated) => self.counters.rx_truncated += 1,
                 Err(Unfit::Malformed) => self.counters.rx_errors += 1,
             }
-            self.give_back(arrival.buffer);
+            if let Some(arrival) = ended {
+                self.give_back(arrival.buffer);
+            }
         };
-        let Arrival { socket, buffer, len } = arrival;
-        let bytes = self.ring.bytes(self.inbox.lent.insert(buffer), len as usize);
-        let payload = &bytes[parsed.payload..];
+        let buffer = match &self.inbox.lent {
+            Some(buffer) => buffer,
+            None => &self.inbox.batch.front()?.buffer,
+        };
+        let bytes = self.ring.bytes(buffer, len);
+        let payload = &bytes[extent.payload];
         self.counters.rx_datagrams += 1;
         self.counters.rx_bytes += payload.len() as u64;
-        let local = cmsg::local(&bytes[PAYLOAD..PAYLOAD + parsed.control]);
-        Some(Datagram { socket, peer: parsed.peer, local, payload })
+        Some(Datagram { socket, peer, local: cmsg::local(&bytes[extent.control]), payload })
     }
 
     fn has_backlog(&self) -> bool {
@@ -444,15 +481,17 @@ impl Driver for UringDriver {
     }
 
     fn backlog_max(&self) -> usize {
-        self.sockets.waiting_max().saturating_add(self.inbox.batch.len())
+        self.sockets.waiting_max(self.inbox.batch.len())
     }
 
     fn ahead(&self, skip: usize) -> Option<(SocketAddr, &[u8])> {
-        let Arrival { socket, buffer, len } = self.inbox.batch.get(skip)?;
-        let wildcard = self.sockets.socket(*socket).is_wildcard();
-        let bytes = self.ring.bytes(buffer, *len as usize);
-        let parsed = Parsed::new(bytes, wildcard, self.inbox.datagram_max).ok()?;
-        Some((parsed.peer, bytes.get(parsed.payload..)?))
+        if self.sockets.has_trains() {
+            return None;
+        }
+        let arrival = self.inbox.batch.get(skip)?;
+        let (extent, sender) = self.locate(arrival, 0);
+        let bytes = self.ring.bytes(&arrival.buffer, arrival.len as usize);
+        Some((sender.ok()?, &bytes[extent.payload]))
     }
 
     fn slot(&mut self, len_max: usize) -> &mut [u8] {
@@ -523,13 +562,10 @@ impl Driver for UringDriver {
     }
 }
 
-/// A received datagram within its buffer: 16 bytes of header, the name's area, the control area, the payload.
-struct Parsed {
-    peer: SocketAddr,
-    /// Bytes of control messages.
-    control: usize,
-    /// Where the payload starts.
-    payload: usize,
+/// Where a datagram lies within its buffer: 16 bytes of header, the name's area, the control area, the payload.
+struct Extent {
+    control: Range<usize>,
+    payload: Range<usize>,
 }
 
 /// Why a datagram is dropped.
@@ -539,25 +575,37 @@ enum Unfit {
     Malformed,
 }
 
-impl Parsed {
-    fn new(bytes: &[u8], wildcard: bool, datagram_max: usize) -> Result<Self, Unfit> {
+impl Extent {
+    /// The datagram that starts `through` bytes into the payload, after `control_area` bytes for control messages.
+    #[inline]
+    fn new(bytes: &[u8], control_area: usize, trains: bool, through: usize) -> Self {
+        let control_len = field(bytes, 4).map_or(0, |len| u32::from_ne_bytes(len) as usize);
+        let start = (PAYLOAD + control_area).min(bytes.len());
+        let control = PAYLOAD.min(start)..(PAYLOAD + control_len).min(start);
+        let (from, len) = (start + through, bytes.len() - start);
+        let payload = match trains {
+            false => from..bytes.len(),
+            true => from..start + cmsg::end_of_datagram(&bytes[control.clone()], through, len),
+        };
+        Self { control, payload }
+    }
+
+    /// Who sent the datagram.
+    #[inline]
+    fn sender(&self, bytes: &[u8], datagram_max: usize) -> Result<SocketAddr, Unfit> {
         let word = |index: usize| field(bytes, 4 * index).map(u32::from_ne_bytes);
-        let header = (word(0), word(1), word(3));
-        let (Some(name_len), Some(control_len), Some(flags)) = header else {
+        let (Some(name_len), Some(flags)) = (word(0), word(3)) else {
             return Err(Unfit::Malformed);
         };
-        let control_area = if wildcard { cmsg::RECEIVE_MAX } else { 0 };
-        let payload = PAYLOAD + control_area;
-        let len = bytes.len().checked_sub(payload).ok_or(Unfit::Malformed)?;
-        if flags & libc::MSG_TRUNC.cast_unsigned() != 0 || len > datagram_max {
+        if flags & libc::MSG_TRUNC.cast_unsigned() != 0 || self.payload.len() > datagram_max {
             return Err(Unfit::Truncated);
         }
-        if len == 0 {
+        let name_end = HEADER + (name_len as usize).min(NAME_MAX);
+        let name = bytes.get(HEADER..name_end).ok_or(Unfit::Malformed)?;
+        if self.payload.is_empty() {
             return Err(Unfit::Empty);
         }
-        let name_len = (name_len as usize).min(NAME_MAX);
-        let peer = addr::decode(&bytes[HEADER..HEADER + name_len]).ok_or(Unfit::Malformed)?;
-        Ok(Self { peer, control: (control_len as usize).min(control_area), payload })
+        addr::decode(name).ok_or(Unfit::Malformed)
     }
 }
 
@@ -581,7 +629,11 @@ const HEADER: usize = 16;
 const PAYLOAD: usize = HEADER + NAME_MAX;
 /// Bytes of a buffer that are never payload.
 const OVERHEAD: u32 = 84;
-const _: () = assert!(OVERHEAD as usize == PAYLOAD + cmsg::RECEIVE_MAX);
+const _: () = assert!(OVERHEAD as usize == PAYLOAD + cmsg::receive_len(true, false));
+/// Bytes of a buffer that holds any train.
+const TRAIN_BUFFER: u32 = 65_728;
+const _: () =
+    assert!(TRAIN_BUFFER as usize == spread_len(PAYLOAD + cmsg::RECEIVE_MAX + RECEIVED_MAX));
 /// The kernel's limit on a buffer ring.
 const BUFFERS_MAX: u16 = 32_768;
 /// Buffers given back before the kernel is shown them within a turn, so that it does not run dry during a long one.

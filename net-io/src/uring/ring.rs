@@ -19,7 +19,6 @@ use libc::msghdr;
 
 use super::op::{Group, Op};
 use crate::addr::NAME_LEN_MAX;
-use crate::cmsg;
 use crate::stream::Pieces;
 use crate::sys::{Fixed, IoVec, Message, Plain, SendTable};
 
@@ -32,6 +31,8 @@ pub(super) struct RingSizes {
     pub(super) buffers: u16,
     /// Bytes of one receive buffer.
     pub(super) buffer_len: u32,
+    /// Control bytes of a receive: of a socket bound to an address, and of a wildcard's.
+    pub(super) control_lens: [usize; 2],
 }
 
 /// What an enter does besides submitting.
@@ -103,7 +104,7 @@ struct Memory {
     datagrams: BufferRing,
     streams: Option<StreamMemory>,
     sends: SendTable,
-    /// Receive headers: without control messages, and with.
+    /// Receive headers: of sockets bound to an address, and of wildcards.
     headers: Fixed<msghdr>,
     wake: Fixed<u8>,
 }
@@ -151,7 +152,7 @@ impl Ring {
             headers: Fixed::new(2)?,
             wake: Fixed::new(COUNTER_LEN as usize)?,
         };
-        memory.write_headers();
+        memory.write_headers(sizes.control_lens);
         let (memory, io) = (ManuallyDrop::new(memory), ManuallyDrop::new(io));
         let mut ring = Self { io, memory, dead: false, more_work: false, enters: 0 };
         ring.offer_buffers(Group::Datagrams, sizes.buffers)?;
@@ -195,9 +196,9 @@ impl Ring {
         self.memory.sends.len()
     }
 
-    /// Arms the receive of a socket, with control messages for a wildcard's.
-    pub(super) fn receive(&mut self, fd: BorrowedFd<'_>, control: bool, op: Op) -> io::Result<()> {
-        let header = self.memory.headers.at(usize::from(control));
+    /// Arms the receive of a socket, with the control messages that a wildcard's or another's has.
+    pub(super) fn receive(&mut self, fd: BorrowedFd<'_>, wildcard: bool, op: Op) -> io::Result<()> {
+        let header = self.memory.headers.at(usize::from(wildcard));
         let entry =
             opcode::RecvMsgMulti::new(Fd(fd.as_raw_fd()), header, Group::Datagrams as u16).build();
         self.push(&entry.user_data(op.encode()))
@@ -425,8 +426,8 @@ impl Ring {
 
 impl Memory {
     /// The kernel reads only the lengths of a receive header: where name and control go is the buffer's business.
-    fn write_headers(&self) {
-        for (index, control) in [0, cmsg::RECEIVE_MAX].into_iter().enumerate() {
+    fn write_headers(&self, control_lens: [usize; 2]) {
+        for (index, control) in control_lens.into_iter().enumerate() {
             let header = self.headers.at(index);
             // SAFETY: an element of our own array, unknown to the kernel yet.
             unsafe { (*header).msg_namelen = NAME_LEN_MAX };

@@ -79,6 +79,33 @@ impl Bed for EpollBed {
     }
 }
 
+/// Drivers of a kind that take trains whole.
+#[derive(Default)]
+pub(crate) struct Whole<B>(B);
+
+pub(crate) type UringWholeBed = Whole<UringBed>;
+pub(crate) type EpollWholeBed = Whole<EpollBed>;
+
+impl<B: Bed> Bed for Whole<B> {
+    type Driver = B::Driver;
+
+    fn driver(&mut self, config: &DriverConfig) -> B::Driver {
+        self.0.driver(&DriverConfig { gro: true, ..config.clone() })
+    }
+
+    fn saw_dry_buffers(counters: &Counters) {
+        B::saw_dry_buffers(counters);
+    }
+
+    fn bind(
+        &mut self,
+        addr: SocketAddr,
+        options: &SocketOptions,
+    ) -> (<B::Driver as Driver>::Socket, SocketAddr) {
+        self.0.bind(addr, options)
+    }
+}
+
 impl StreamBed for UringBed {
     type Listener = Listener;
 
