@@ -8,6 +8,8 @@ pub(super) struct Slot<S> {
     pub(super) socket: Option<S>,
     pub(super) out: ByteQueue,
     pub(super) reading: Reading,
+    /// The last read left something.
+    pub(super) has_more: bool,
     pub(super) writing: Writing,
     /// The caller has finished.
     pub(super) closing: bool,
@@ -26,6 +28,7 @@ impl<S> Slot<S> {
             socket: None,
             out: ByteQueue::EMPTY,
             reading: Reading::Idle,
+            has_more: false,
             writing: Writing::Over,
             closing: false,
             sending: Sending::Idle,

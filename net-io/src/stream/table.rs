@@ -218,6 +218,18 @@ impl<S: Duplex, B> Streams<S, B> {
         slot.socket.as_ref()
     }
 
+    /// Whether the next read will find something at once.
+    pub(crate) fn has_more(&mut self, id: StreamId) -> bool {
+        self.live(id).is_some_and(|slot| slot.has_more)
+    }
+
+    /// Notes what [`has_more`](Streams::has_more) tells.
+    pub(crate) fn set_has_more(&mut self, id: StreamId, has_more: bool) {
+        if let Some(slot) = self.live(id) {
+            slot.has_more = has_more;
+        }
+    }
+
     /// Whether a read is armed.
     pub(crate) fn is_armed(&mut self, id: StreamId) -> bool {
         self.live(id).is_some_and(|slot| slot.reading == Reading::Armed)

@@ -86,6 +86,8 @@ pub(super) struct Completion {
     pub(super) result: Result<u32, i32>,
     /// The operation goes on.
     pub(super) more: bool,
+    /// The stream's socket had more than the read took.
+    pub(super) has_more: bool,
     pub(super) filled: Filled,
 }
 
@@ -211,9 +213,16 @@ impl Ring {
         self.push(&entry.user_data(op.encode()))
     }
 
-    /// Arms one receive of a stream, which takes a buffer when there is something to put into it.
-    pub(super) fn stream_read(&mut self, fd: BorrowedFd<'_>, op: Op) -> io::Result<()> {
+    /// Arms one receive of a stream, which takes a buffer when there is something to put into it. Unless the stream `has_more`, it
+    /// looks first whether there is: to try and find nothing costs as much as to read.
+    pub(super) fn stream_read(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        has_more: bool,
+        op: Op,
+    ) -> io::Result<()> {
         let entry = opcode::Recv::new(Fd(fd.as_raw_fd()), std::ptr::null_mut(), 0)
+            .ioprio(if has_more { 0 } else { POLL_FIRST })
             .buf_group(Group::Streams as u16)
             .build();
         self.push(&entry.flags(Flags::BUFFER_SELECT).user_data(op.encode()))
@@ -285,7 +294,8 @@ impl Ring {
                     (Some(id), Op::StreamRead(_)) => Filled::StreamBuffer(StreamBuffer(id)),
                     (Some(id), _) => Filled::Buffer(Buffer(id)),
                 };
-                return Some(Completion { op, result, more: cqueue::more(flags), filled });
+                let (more, has_more) = (cqueue::more(flags), cqueue::sock_nonempty(flags));
+                return Some(Completion { op, result, more, has_more, filled });
             }
             debug_assert!(false, "a completion of no operation: {entry:?}");
         }
@@ -598,6 +608,8 @@ impl fmt::Debug for Ring {
 const GATHERS_MAX: usize = 128;
 const PIECES_MAX: usize = 1024;
 const _: () = assert!(PIECES_MAX >= crate::stream::PIECES_MAX);
+/// IORING_RECVSEND_POLL_FIRST (5.19), which the library does not name.
+const POLL_FIRST: u16 = 1;
 /// Bytes of an eventfd's counter.
 const COUNTER_LEN: u32 = 8;
 /// Enters in a row that may leave entries in the submission queue before the ring is given up.

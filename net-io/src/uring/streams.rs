@@ -74,8 +74,9 @@ impl UringStreams {
     }
 
     fn arm(&mut self, id: StreamId, ring: &mut Ring) -> io::Result<()> {
+        let has_more = self.table.has_more(id);
         match self.table.arm(id) {
-            Some(socket) => ring.stream_read(socket.as_fd(), Op::StreamRead(id)),
+            Some(socket) => ring.stream_read(socket.as_fd(), has_more, Op::StreamRead(id)),
             None => Ok(()),
         }
     }
@@ -100,6 +101,7 @@ impl UringStreams {
             return self.on_read_without_bytes(id, completion.result);
         };
         self.buffers_free -= 1;
+        self.table.set_has_more(id, completion.has_more);
         let unwanted = match completion.result {
             Ok(len @ 1..) => {
                 self.table.on_read(id, Bytes { buffer, len }).map(|bytes| bytes.buffer)
@@ -119,6 +121,7 @@ impl UringStreams {
             Ok(_) => self.table.on_read_end(id),
             Err(libc::ENOBUFS) => {
                 self.table.counters_mut().rx_dry += 1;
+                self.table.set_has_more(id, true);
                 if self.table.on_read_retry(id, false) {
                     self.starved.push_back(id);
                 }
