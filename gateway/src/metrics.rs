@@ -392,8 +392,10 @@ impl Collector for GatewayCollector {
         self.reloads(&mut families);
         self.probes(&mut families);
         if let Some(directory) = self.plane.backends() {
+            let config = Arc::clone(&self.plane.current().config);
             let numbers = |id| self.plane.numbers(id);
-            backends::collect(&directory.registry(), &numbers, &mut families);
+            let registry = directory.registry();
+            backends::collect(&config.upstream, &registry, &numbers, &mut families);
         }
         if let Some(stats) = self.plane.nats() {
             nats::collect(stats, &mut families);

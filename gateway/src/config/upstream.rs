@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use serde_json::Value as Json;
+
 use super::url::{BackendUrl, NatsUrl, UpstreamUrl};
+use super::value::Value;
 use crate::upstream::backend::{BACKENDS_MAX, OnLoss, OnOverflow};
 use crate::upstream::framing::Framing;
 use crate::upstream::health::{CheckConfig, HealthConfig};
@@ -279,6 +282,15 @@ impl Upstream {
     #[must_use]
     pub fn settings_of<'a>(&'a self, backend: &'a Backend) -> &'a BackendSettings {
         backend.settings.as_ref().unwrap_or(&self.each)
+    }
+
+    /// What is done with sessions, by key, in the words of the configuration.
+    pub(crate) fn policies(&self) -> [(&'static str, Json); 3] {
+        [
+            ("policy", self.policy.show()),
+            ("on_loss", self.on_loss.show()),
+            ("overflow", self.overflow.show()),
+        ]
     }
 
     /// Where messages go, in a few words.

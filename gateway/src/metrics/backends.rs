@@ -1,11 +1,16 @@
 //! What is exported of backends: what the control plane knows of them, and what all shards together counted for each.
 
 use super::{Def, Families, counter, float, gauge, one_if};
+use crate::config::Upstream;
 use crate::control::backends::registry::Registry;
 use crate::control::backends::{Numbers, Standing};
 use crate::shard::backend_stats::{BackendStat, ConnectFailure, LinkEnd, Parting};
 use crate::upstream::backend::BackendId;
 
+const POLICY_INFO: Def = gauge(
+    "kcp_gateway_backend_policy_info",
+    "Which backend a session gets, what becomes of it when that is lost and when its client is slow; always 1.",
+);
 const UP: Def =
     gauge("kcp_gateway_backend_up", "1 while new sessions may be given this address of a backend.");
 const STATE: Def = gauge(
@@ -111,10 +116,14 @@ const fn of_stat(stat: BackendStat) -> Def {
 
 /// Adds all there is to say; `numbers` are what the shards counted.
 pub(super) fn collect(
+    upstream: &Upstream,
     registry: &Registry,
     numbers: &impl Fn(BackendId) -> Numbers,
     families: &mut Families,
 ) {
+    let policies = upstream.policies();
+    let policies = policies.each_ref().map(|(key, word)| (*key, word.as_str().unwrap_or("")));
+    families.add(POLICY_INFO, &policies, 1.0);
     for seen in registry.addresses(numbers) {
         let labels = [("backend", seen.backend), ("address", seen.address.as_str())];
         families.add(UP, &labels, one_if(seen.standing == Standing::Up));
@@ -156,6 +165,7 @@ pub(super) fn collect(
 #[cfg(test)]
 pub(super) fn all() -> impl Iterator<Item = Def> {
     let globals = [
+        POLICY_INFO,
         UP,
         STATE,
         CHECKS,

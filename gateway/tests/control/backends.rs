@@ -131,6 +131,9 @@ fn a_gateway_starts_without_its_backend_and_is_ready_when_it_comes() {
     let series = format!("kcp_gateway_backend_up{{backend=\"upstream\",address=\"{addr}\"}}");
     assert_eq!((sample(&metrics, &series), sample(&metrics, "kcp_gateway_ready")), (1.0, 1.0));
     assert!(total(&metrics, "kcp_gateway_backend_checks_total") >= 2.0);
+    let policies = "{policy=\"round-robin\",on_loss=\"end\",overflow=\"pause\"}";
+    let policies = format!("kcp_gateway_backend_policy_info{policies}");
+    assert_eq!(sample(&metrics, &policies), 1.0);
 
     drop(backend);
     ready(admin, false);
