@@ -15,8 +15,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, after, bounded, never, select, tick};
+use net_io::socket::BindError;
 use net_io::steer::Steering;
-use net_io::{DriverConfig, Probe, UdpSocket};
+use net_io::{DriverConfig, Probe, SocketOptions, UdpSocket};
 
 use crate::config::{Config, Listener, Source, Steer};
 use crate::control::command::ShardCommand;
@@ -324,7 +325,7 @@ fn bind_all(mut config: Config, shards: usize) -> Result<Bound, StartError> {
     let options = config.io.to_socket();
     let (mut groups, mut kept, mut absent) = (Vec::new(), Vec::new(), Vec::new());
     for listener in std::mem::take(&mut config.listeners) {
-        match UdpSocket::bind_group(listener.addr, shards, &options) {
+        match bind(listener.addr, shards, &options) {
             Ok(group) => {
                 groups.push(group);
                 kept.push(listener);
@@ -341,6 +342,26 @@ fn bind_all(mut config: Config, shards: usize) -> Result<Bound, StartError> {
     }
     config.listeners = kept;
     Ok((config, absent, groups))
+}
+
+/// A gateway that was killed keeps its ports until the kernel has taken its rings apart, some moments after the process has gone:
+/// its successor gives it those.
+#[expect(clippy::disallowed_methods, reason = "nothing tells when a port is free")]
+fn bind(
+    addr: SocketAddr,
+    shards: usize,
+    options: &SocketOptions,
+) -> Result<Vec<UdpSocket>, BindError> {
+    let mut tries = BIND_TRIES;
+    loop {
+        tries -= 1;
+        match UdpSocket::bind_group(addr, shards, options) {
+            Err(error) if error.source.kind() == io::ErrorKind::AddrInUse && tries > 0 => {
+                thread::sleep(BIND_AGAIN);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn is_unknown_family(error: &io::Error) -> bool {
@@ -481,6 +502,9 @@ fn random() -> Result<u64, StartError> {
     getrandom::u64().map_err(StartError::Random)
 }
 
+/// How often a port that is taken is tried, and how long after the last time: two seconds in all.
+const BIND_TRIES: usize = 40;
+const BIND_AGAIN: Duration = Duration::from_millis(50);
 /// How often a drain looks whether the last session has ended.
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
 /// How often the log tells how far it is.

@@ -251,6 +251,21 @@ fn a_start_that_fails_exits_1_with_one_line() {
     assert_eq!(message.lines().count(), 1, "{message}");
 }
 
+/// As a supervisor does it that restarts what has died.
+#[test]
+fn a_successor_of_a_killed_gateway_has_its_port() {
+    let mut gateway = Running::start(&mut loopback());
+    let addr = gateway.listener;
+    for round in 0..5 {
+        Client::new(addr, round + 1).establish();
+        gateway.signal("KILL");
+        drop(gateway);
+        gateway = Running::start(program().args(["--listen", &addr.to_string()]));
+    }
+    gateway.signal("TERM");
+    assert_eq!(gateway.end().0.code(), Some(0));
+}
+
 /// From almost no descriptors upwards: each start serves or ends with the limit's name, none hangs or half starts.
 #[test]
 fn too_few_descriptors_are_named() {
