@@ -109,7 +109,8 @@ fn send<D: Driver>(
 ) -> Vec<Kept> {
     let mut expected = Vec::new();
     for (size, mark) in sizes.iter().zip((0u8..=u8::MAX).step_by(3)) {
-        let payload: Vec<u8> = (0..*size).map(|at| mark.wrapping_add((at % 251) as u8)).collect();
+        let payload: Vec<u8> =
+            (0..=250u8).cycle().map(|at| mark.wrapping_add(at)).take(*size).collect();
         from.queue(&payload, to);
         expected.push(Kept { socket: from.id, peer: from.addr, local, payload });
     }
