@@ -214,7 +214,7 @@ impl Ring {
     }
 
     /// Arms one receive of a stream, which takes a buffer when there is something to put into it. Unless the stream `has_more`, it
-    /// looks first whether there is: to try and find nothing costs as much as to read.
+    /// looks first whether there is, which spares it a receive that finds nothing.
     pub(super) fn stream_read(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -608,7 +608,7 @@ impl fmt::Debug for Ring {
 const GATHERS_MAX: usize = 128;
 const PIECES_MAX: usize = 1024;
 const _: () = assert!(PIECES_MAX >= crate::stream::PIECES_MAX);
-/// IORING_RECVSEND_POLL_FIRST (5.19), which the library does not name.
+/// IORING_RECVSEND_POLL_FIRST (5.19), which the library does not export.
 const POLL_FIRST: u16 = 1;
 /// Bytes of an eventfd's counter.
 const COUNTER_LEN: u32 = 8;
