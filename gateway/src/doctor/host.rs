@@ -21,6 +21,9 @@ pub(super) struct Around {
     udp_mem: Option<[u64; 3]>,
     /// Pages from the second of which on TCP sockets get no more, and segments are dropped.
     tcp_mem: Option<[u64; 3]>,
+    /// Bytes of a TCP socket's buffers where its owner leaves them to the kernel: the least, the first, the most.
+    tcp_rmem: Option<[u64; 3]>,
+    tcp_wmem: Option<[u64; 3]>,
     backlog: Option<u64>,
     /// Datagrams dropped in front of the sockets since the host started.
     backlog_drops: Option<u64>,
@@ -41,12 +44,15 @@ impl Around {
     pub(super) fn read(root: &Path) -> Self {
         let text = |path: &str| fs::read_to_string(root.join(path)).ok();
         let number = |path: &str| text(path)?.trim().parse().ok();
+        let ipv4 = |name: &str| three(&text(&format!("proc/sys/net/ipv4/{name}"))?);
         let conntrack = |name: &str| number(&format!("proc/sys/net/netfilter/nf_conntrack_{name}"));
         Self {
             release: text("proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()),
             page_bytes: text("proc/self/smaps").as_deref().and_then(page_bytes),
-            udp_mem: text("proc/sys/net/ipv4/udp_mem").as_deref().and_then(three),
-            tcp_mem: text("proc/sys/net/ipv4/tcp_mem").as_deref().and_then(three),
+            udp_mem: ipv4("udp_mem"),
+            tcp_mem: ipv4("tcp_mem"),
+            tcp_rmem: ipv4("tcp_rmem"),
+            tcp_wmem: ipv4("tcp_wmem"),
             backlog: number("proc/sys/net/core/netdev_max_backlog"),
             backlog_drops: text("proc/net/softnet_stat").map(|text| softnet_drops(&text)),
             conntrack: conntrack("count")
@@ -109,17 +115,26 @@ impl Around {
     /// Sessions over `tcp` that stand still, their buffers full both ways.
     fn tcp_memory(&self, config: &Config, sizes: &Sizes) -> Finding {
         let sessions = u64::from(sizes.sessions_max).div_ceil(ONE_STILL_OF);
-        // Booked twice, as above.
-        let needed = sessions * u64::from(config.upstream.tcp_buffer_bytes) * 2 * 2;
+        let needed = self.tcp_buffers(config).map(|each| each.saturating_mul(sessions));
         let page = self.page_bytes.unwrap_or(PAGE_BYTES);
         let limit = self.tcp_mem.map(|[_, pressure, _]| pressure.saturating_mul(page));
-        let pages = needed.div_ceil(page);
+        let by_kernel = config.upstream.tcp_buffer_bytes == 0;
+        let whose = if by_kernel { ", as long as the kernel may make them" } else { "" };
         finding(
             "tcp_mem",
-            limit.is_some_and(|limit| limit < needed),
+            limit.zip(needed).is_some_and(|(limit, needed)| limit < needed),
             limit.map_or_else(not_told, |limit| format!("{} for all sockets", bytes(limit))),
-            format!("{}, the buffers of {sessions} sessions that stand still", bytes(needed)),
+            format!(
+                "{}, the buffers of {sessions} sessions that stand still{whose}",
+                needed.map_or_else(not_told, bytes)
+            ),
             || {
+                if by_kernel {
+                    return "set upstream.tcp_buffer_bytes, or lower the third values of net.ipv4.tcp_rmem and net.ipv4.tcp_wmem, \
+                            or session.max"
+                        .into();
+                }
+                let pages = needed.unwrap_or(0).div_ceil(page);
                 format!(
                     "sysctl -w net.ipv4.tcp_mem=\"{} {pages} {}\", or lower upstream.tcp_buffer_bytes or session.max",
                     pages / 4 * 3,
@@ -127,6 +142,22 @@ impl Around {
                 )
             },
         )
+    }
+
+    /// The most that the buffers of one session over `tcp` are booked with, both ways.
+    ///
+    /// Those left to the kernel are reckoned as long as it may make them, not as it makes them first. It takes as little for that
+    /// as a peer over loopback that does not read, or a stream that was read for a while before it was not (6.18: 4 MiB and
+    /// 32 MiB in one buffer, where the first values were 16 KiB and 128 KiB).
+    fn tcp_buffers(&self, config: &Config) -> Option<u64> {
+        match u64::from(config.upstream.tcp_buffer_bytes) {
+            0 => {
+                let ([.., receive], [.., send]) = self.tcp_rmem.zip(self.tcp_wmem)?;
+                Some(receive.saturating_add(send))
+            }
+            // Booked twice, as above.
+            bytes => Some(bytes * 2 * 2),
+        }
     }
 
     fn backlog(&self) -> Finding {
@@ -272,7 +303,7 @@ mod tests {
     use crate::config::{Auto, UpstreamUrl};
     use crate::sizing::Host;
 
-    const POOR: [(&str, &str); 10] = [
+    const POOR: [(&str, &str); 12] = [
         ("proc/sys/kernel/osrelease", "6.1.0-13-amd64\n"),
         (
             "proc/self/smaps",
@@ -286,16 +317,21 @@ mod tests {
         ("proc/sys/net/netfilter/nf_conntrack_max", "4096\n"),
         ("sys/devices/system/cpu/isolated", "\n"),
         ("sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never\n"),
+        ("proc/sys/net/ipv4/tcp_rmem", "4096\t131072\t6291456\n"),
+        ("proc/sys/net/ipv4/tcp_wmem", "4096\t16384\t4194304\n"),
     ];
 
     fn examined(files: &[(&str, &str)], cores: usize) -> Vec<Finding> {
+        examined_for(files, cores, Config::default())
+    }
+
+    fn examined_for(files: &[(&str, &str)], cores: usize, mut config: Config) -> Vec<Finding> {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let mut config = Config::default();
         config.shards.count = Auto::Exactly(2);
         config.session.max = Auto::Exactly(100_000);
         config.upstream.url = UpstreamUrl::parse("tcp://10.0.0.1:7000").unwrap();
@@ -341,6 +377,30 @@ mod tests {
                 assert!(finding.verdict == Verdict::Good && finding.fix.is_none(), "{finding:?}");
             }
         }
+    }
+
+    #[test]
+    fn tcp_buffers_left_to_the_kernel_are_as_long_as_it_may_make_them() {
+        let found = |tcp_mem: &str, files: usize| {
+            let mut files = POOR[..files].to_vec();
+            files[3].1 = tcp_mem;
+            let mut config = Config::default();
+            config.upstream.tcp_buffer_bytes = 0;
+            let findings = examined_for(&files, 4, config);
+            findings.into_iter().find(|finding| finding.name == "tcp_mem").unwrap()
+        };
+        // A tenth of 100,000 sessions, 6 MiB one way and 4 MiB the other, in pages of 4 KiB.
+        let enough = found("0 25600000 0\n", POOR.len());
+        assert_eq!((enough.verdict, enough.fix), (Verdict::Good, None));
+        let short = found("0 25599999 0\n", POOR.len());
+        assert_eq!(short.verdict, Verdict::Poor);
+        assert!(short.wanted.starts_with("97.7 GiB, the buffers of 10000 sessions"), "{short:?}");
+        assert!(short.wanted.ends_with("as long as the kernel may make them"), "{short:?}");
+        assert!(short.fix.unwrap().contains("set upstream.tcp_buffer_bytes"));
+        // A host that does not tell how long it may make those towards backends.
+        let untold = found("0 0 0\n", POOR.len() - 1);
+        assert_eq!((untold.verdict, untold.fix), (Verdict::Good, None));
+        assert!(untold.wanted.starts_with("not told"), "{}", untold.wanted);
     }
 
     #[test]
