@@ -182,7 +182,7 @@ impl SimStreams {
         }
         self.table.settle();
         for id in std::mem::take(&mut self.table.arms) {
-            if self.table.arm(id).is_some_and(SimStream::is_readable) {
+            if self.table.arm(id).is_some_and(|(stream, _)| stream.is_readable()) {
                 self.table.on_read(id, ());
             }
         }

@@ -208,22 +208,18 @@ impl<S: Duplex, B> Streams<S, B> {
         }
     }
 
-    /// The driver arms the read that a stream asked for: on this socket, if it is still wanted.
-    pub(crate) fn arm(&mut self, id: StreamId) -> Option<&S> {
+    /// The driver arms the read that a stream asked for: on this socket, if it is still wanted. With it comes whether the read
+    /// will find something at once.
+    pub(crate) fn arm(&mut self, id: StreamId) -> Option<(&S, bool)> {
         let slot = self.live(id)?;
         if slot.reading != Reading::Asked {
             return None;
         }
         slot.reading = Reading::Armed;
-        slot.socket.as_ref()
+        Some((slot.socket.as_ref()?, slot.has_more))
     }
 
-    /// Whether the next read will find something at once.
-    pub(crate) fn has_more(&mut self, id: StreamId) -> bool {
-        self.live(id).is_some_and(|slot| slot.has_more)
-    }
-
-    /// Notes what [`has_more`](Streams::has_more) tells.
+    /// Notes for [`arm`](Streams::arm) whether the last read left something.
     pub(crate) fn set_has_more(&mut self, id: StreamId, has_more: bool) {
         if let Some(slot) = self.live(id) {
             slot.has_more = has_more;

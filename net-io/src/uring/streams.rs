@@ -74,11 +74,8 @@ impl UringStreams {
     }
 
     fn arm(&mut self, id: StreamId, ring: &mut Ring) -> io::Result<()> {
-        let has_more = self.table.has_more(id);
-        match self.table.arm(id) {
-            Some(socket) => ring.stream_read(socket.as_fd(), has_more, Op::StreamRead(id)),
-            None => Ok(()),
-        }
+        let Some((socket, has_more)) = self.table.arm(id) else { return Ok(()) };
+        ring.stream_read(socket.as_fd(), has_more, Op::StreamRead(id))
     }
 
     /// What streams have to send in this turn. Ends with [`settle`](UringStreams::settle).
