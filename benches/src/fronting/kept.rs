@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::stage::{Exported, Front};
+use super::stage::Front;
 
 /// The gateway at one moment.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -16,6 +16,8 @@ pub(super) struct Sample {
     pub(super) resident: u64,
     /// Of that, payload and what waits between sessions and backends.
     pub(super) kept: f64,
+    /// Of that, beside what is kept: what waits for the kernel to take it towards backends.
+    pub(super) queued: f64,
     /// Those who are slow are slow now.
     pub(super) slow: bool,
 }
@@ -26,14 +28,16 @@ impl Sample {
     /// # Errors
     /// It is gone.
     pub(super) fn of(front: &Front, at: Duration, slow: bool) -> Result<Self> {
-        let kept = kept(&front.look()?);
-        Ok(Self { at_s: at.as_secs_f64(), resident: front.resident()?, kept, slow })
+        let now = front.look()?;
+        let bytes = |metric: &str| now.sum(metric, "");
+        Ok(Self {
+            at_s: at.as_secs_f64(),
+            resident: front.resident()?,
+            kept: bytes("kcp_gateway_store_bytes") + bytes("kcp_gateway_upstream_pool_bytes"),
+            queued: bytes("kcp_gateway_upstream_queued_bytes"),
+            slow,
+        })
     }
-}
-
-/// Bytes of payload and of what waits, of all shards.
-fn kept(now: &Exported) -> f64 {
-    now.sum("kcp_gateway_store_bytes", "") + now.sum("kcp_gateway_upstream_pool_bytes", "")
 }
 
 /// The samples of a run, and what they are held against.
@@ -60,6 +64,10 @@ impl Kept {
 
     fn most_kept(&self) -> f64 {
         self.samples.iter().map(|sample| sample.kept).fold(0.0, f64::max)
+    }
+
+    fn most_queued(&self) -> f64 {
+        self.samples.iter().map(|sample| sample.queued).fold(0.0, f64::max)
     }
 
     /// The most that was kept while those who are slow were slow.
@@ -102,9 +110,11 @@ impl Kept {
 
     pub(super) fn line(&self) -> String {
         format!(
-            "kept {:.0} MB at most of {:.0} MB allowed, process {:.0} MB + {:.0} MB, second half of that {:.3} of the first",
+            "kept {:.0} MB at most of {:.0} MB allowed, {:.0} MB at most on their way to backends, process {:.0} MB + {:.0} MB, second \
+             half of that {:.3} of the first",
             self.most_kept() / 1e6,
             self.kept_max / 1e6,
+            self.most_queued() / 1e6,
             self.resident_before as f64 / 1e6,
             self.grown() as f64 / 1e6,
             self.slope(),

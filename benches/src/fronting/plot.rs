@@ -37,9 +37,10 @@ pub(super) fn draw(
             .map_err(own)?;
         chart.configure_mesh().light_line_style(TRANSPARENT).draw().map_err(own)?;
         type Curve = (&'static str, fn(&Sample) -> f64, RGBColor);
-        let curves: [Curve; 2] = [
+        let curves: [Curve; 3] = [
             ("process", |sample| sample.resident as f64, RGBColor(0, 114, 178)),
             ("kept", |sample| sample.kept, RGBColor(213, 94, 0)),
+            ("on its way to backends", |sample| sample.queued, RGBColor(0, 158, 115)),
         ];
         for (name, of, colour) in curves {
             let points = kept.samples.iter().map(|sample| (sample.at_s, of(sample) / 1e6));
