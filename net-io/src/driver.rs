@@ -254,6 +254,10 @@ pub trait Driver {
     /// What happened to streams so far.
     fn stream_counters(&self) -> StreamCounters;
 
+    /// Gives back to the allocator what is kept for bytes to be queued and holds none, but for `keep` bytes: see
+    /// [`StreamCounters::recycled_bytes`]. What is given back has to be allocated when it is needed again.
+    fn stream_trim(&mut self, keep: usize);
+
     /// A handle with which any thread ends this driver's wait.
     fn waker(&self) -> Waker;
 

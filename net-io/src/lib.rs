@@ -42,6 +42,7 @@ mod outbox;
 pub mod probe;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod slabs;
 pub mod socket;
 pub mod steer;
 pub mod stream;

@@ -304,6 +304,12 @@ impl Driver for SimDriver {
         self.streams.as_ref().map(|streams| streams.table.counters()).unwrap_or_default()
     }
 
+    fn stream_trim(&mut self, keep: usize) {
+        if let Some(streams) = &mut self.streams {
+            streams.table.trim(keep);
+        }
+    }
+
     fn waker(&self) -> Waker {
         self.waker.clone()
     }

@@ -192,7 +192,7 @@ pub struct StreamConfig {
     /// Bytes that one stream may have queued here, at most 1 MiB (default 256 KiB).
     pub write_max: u32,
     /// Bytes that all streams together may have queued here, in chunks of 2 KiB (default 64 MiB); taken as needed and
-    /// reused. One stream may queue an eighth of what is free, and only its first 2 KiB come from the last quarter: that
+    /// reused until [`Driver::stream_trim`](crate::Driver::stream_trim). One stream may queue an eighth of what is free, and only its first 2 KiB come from the last quarter: that
     /// quarter has to hold as many streams as may be stuck at once.
     pub write_pool: usize,
     /// SO_SNDBUF of the connections made here, in bytes; 0 leaves it to the kernel, which takes up to `net.ipv4.tcp_wmem` (4 MiB)
@@ -262,6 +262,9 @@ pub struct StreamCounters {
     pub connecting: u64,
     /// Bytes of chunks that hold queued bytes now.
     pub queued_bytes: u64,
+    /// Bytes of memory kept for such chunks, with nothing queued in it: what [`Driver::stream_trim`](crate::Driver::stream_trim)
+    /// can give back.
+    pub recycled_bytes: u64,
 }
 
 impl StreamCounters {

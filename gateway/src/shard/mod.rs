@@ -218,7 +218,7 @@ impl<D: Driver> Shard<D> {
         finished &= self.shed(now); // store full -> who keeps most of it for longest, of messages never finished, ends
         finished &= self.egress(now); // dirty session -> kcp.poll_transmit -> driver slot
         finished &= self.part(now); // ended session -> its backend hears of it; links -> driver
-        self.sessions.trim(now); // memory of a past peak goes back
+        self.trim(now); // memory of a past peak goes back
         self.publish(finished);
         Ok(())
     }
@@ -340,6 +340,13 @@ impl<D: Driver> Shard<D> {
             pace: &mut self.pace,
         };
         egress.run(&mut self.driver)
+    }
+
+    fn trim(&mut self, now: Millis) {
+        self.sessions.trim(now);
+        if let Outlet::Backends(upstreams) = &mut self.outlet {
+            upstreams.trim(&mut self.driver, now);
+        }
     }
 
     /// The turn's clock; if the turn before was busy, that is how long it took.

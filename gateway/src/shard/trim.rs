@@ -1,8 +1,69 @@
-//! Gives the store's memory back when a peak is over: slowly, and never what the last seconds needed.
+//! Gives memory back when a peak is over: slowly, and never what the last seconds needed.
 
 use kcp_core::{Millis, Store};
+use net_io::Driver;
 
-/// How much of its memory the store needed lately.
+use crate::upstream::pool::Pool;
+
+/// Memory that is kept for reuse when it is used no more.
+pub(super) trait Recycles {
+    /// Bytes in use.
+    fn bytes_used(&self) -> usize;
+
+    /// Bytes kept for reuse.
+    fn bytes_recycled(&self) -> usize;
+
+    /// Gives back what is kept beyond `keep` bytes.
+    fn trim(&mut self, keep: usize);
+}
+
+impl Recycles for Store {
+    fn bytes_used(&self) -> usize {
+        self.bytes_used()
+    }
+
+    fn bytes_recycled(&self) -> usize {
+        self.bytes_recycled()
+    }
+
+    fn trim(&mut self, keep: usize) {
+        self.trim(keep);
+    }
+}
+
+/// What waits between backends and sessions.
+impl Recycles for Pool {
+    fn bytes_used(&self) -> usize {
+        self.bytes_used()
+    }
+
+    fn bytes_recycled(&self) -> usize {
+        self.bytes_recycled()
+    }
+
+    fn trim(&mut self, keep: usize) {
+        self.trim(keep);
+    }
+}
+
+/// What a driver's streams have queued for the kernel.
+pub(super) struct Queued<'a, D>(pub(super) &'a mut D);
+
+impl<D: Driver> Recycles for Queued<'_, D> {
+    fn bytes_used(&self) -> usize {
+        usize::try_from(self.0.stream_counters().queued_bytes).unwrap_or(usize::MAX)
+    }
+
+    fn bytes_recycled(&self) -> usize {
+        usize::try_from(self.0.stream_counters().recycled_bytes).unwrap_or(usize::MAX)
+    }
+
+    fn trim(&mut self, keep: usize) {
+        self.0.stream_trim(keep);
+    }
+}
+
+/// How much of such memory was needed lately.
 #[derive(Debug)]
 pub(super) struct Trim {
     /// Most bytes in use at the end of a turn, in the window that runs and in the one before.
@@ -19,8 +80,8 @@ impl Trim {
     }
 
     /// Gives back a step of what was not needed in the last two windows.
-    pub(super) fn run(&mut self, now: Millis, store: &mut Store) {
-        let used = store.bytes_used();
+    pub(super) fn run(&mut self, now: Millis, memory: &mut impl Recycles) {
+        let used = memory.bytes_used();
         let left = self.window_end.since(now);
         // After a very long silence the clock may have wrapped past the window's end.
         if left <= 0 || left > WINDOW_MS.cast_signed() {
@@ -30,17 +91,17 @@ impl Trim {
         self.peaks[1] = self.peaks[1].max(used);
         let needed = self.peaks[0].max(self.peaks[1]);
         let keep = needed - used + KEEP_BYTES;
-        let recycled = store.bytes_recycled();
+        let recycled = memory.bytes_recycled();
         if recycled > keep {
-            store.trim(keep.max(recycled.saturating_sub(STEP_BYTES)));
+            memory.trim(keep.max(recycled.saturating_sub(STEP_BYTES)));
         }
-        self.more = store.bytes_recycled() > keep;
+        self.more = memory.bytes_recycled() > keep;
     }
 
     /// When more is to be given back although nothing happens; not after `now` when it can go at once.
-    pub(super) fn next_deadline(&self, now: Millis, store: &Store) -> Option<Millis> {
+    pub(super) fn next_deadline(&self, now: Millis, memory: &impl Recycles) -> Option<Millis> {
         let at = if self.more { now } else { self.window_end };
-        (store.bytes_recycled() > KEEP_BYTES).then_some(at)
+        (memory.bytes_recycled() > KEEP_BYTES).then_some(at)
     }
 }
 
@@ -48,7 +109,7 @@ impl Trim {
 const WINDOW_MS: u32 = 10_000;
 /// Kept whatever was needed: more than a turn's datagrams take and give back before its end is looked at.
 const KEEP_BYTES: usize = 4 << 20;
-/// Given back in one turn: a thousand buffers of the smallest size at most, some 50 us.
+/// Given back in one turn: a thousand of the store's smallest buffers at most, some 50 us, or a slab of a pool.
 const STEP_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
@@ -56,6 +117,7 @@ mod tests {
     use kcp_core::{Conv, Cx, Kcp, KcpConfig};
 
     use super::*;
+    use crate::upstream::pool::Queue;
 
     /// A store that once held `bytes` and holds nothing now.
     fn after_a_peak(bytes: usize, trim: &mut Trim, now: Millis) -> Store {
@@ -100,6 +162,27 @@ mod tests {
             }
             assert!(store.bytes_recycled() <= KEEP_BYTES && steps > 500, "{steps} steps");
         }
+    }
+
+    #[test]
+    fn the_pool_of_what_waits_is_given_back_likewise() {
+        let mut pool = Pool::new(64 << 20);
+        let mut trim = Trim::new(Millis(0));
+        let mut queues: Vec<_> = (0..4).map(|_| Queue::new()).collect();
+        for queue in &mut queues {
+            queue.push(&mut pool, &vec![1; 10 << 20]).unwrap();
+        }
+        trim.run(Millis(1), &mut pool);
+        queues.iter_mut().for_each(|queue| queue.clear(&mut pool));
+        assert_eq!((pool.bytes_used(), pool.bytes_recycled()), (0, 40 << 20));
+        let mut now = Millis(1);
+        while let Some(deadline) = trim.next_deadline(now, &pool) {
+            now = deadline;
+            trim.run(now, &mut pool);
+            let kept = pool.bytes_recycled();
+            assert!(kept == 40 << 20 || now.since(Millis(0)) >= 10_000, "{kept} at {now:?}");
+        }
+        assert_eq!((pool.bytes_recycled(), now.since(Millis(0)) <= 30_000), (KEEP_BYTES, true));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Bytes that wait between a backend and its sessions, for all links of a shard, under one bound.
 
+use net_io::slabs::Slabs;
+
 /// Bytes of one block: small, because 100,000 streams may hold a partial message each.
 pub const BLOCK: usize = 1024;
 
@@ -9,17 +11,11 @@ pub struct PoolFull;
 
 /// The blocks that [`Queue`]s are made of.
 ///
-/// Memory: at most the bound given to [`Pool::new`] and 12 bytes of links per block, taken in chunks of 64 blocks as they
-/// are first needed and recycled from then on; and one buffer as long as the longest run that [`Pool::run`] was asked for.
+/// Memory: at most the bound given to [`Pool::new`] and 12 bytes of links per block, taken in slabs of 64 blocks as they
+/// are first needed and recycled until [`Pool::trim`]; and one buffer as long as the longest run that [`Pool::run`] was asked for.
 #[derive(Debug)]
 pub struct Pool {
-    /// Chunks, so that growth never copies a byte.
-    chunks: Vec<Box<[u8]>>,
-    links: Vec<Link>,
-    /// Head of the list of free blocks.
-    free: u32,
-    blocks_used: usize,
-    blocks_max: usize,
+    blocks: Slabs<Link, BLOCK>,
     /// Where a run that spans blocks is put together.
     run: Vec<u8>,
 }
@@ -28,7 +24,7 @@ pub struct Pool {
 /// eight bytes.
 #[derive(Clone, Copy, Debug)]
 struct Link {
-    /// The next block of the same queue, or of the free list.
+    /// The next block of the same queue.
     next: u32,
     /// The queue's last block.
     tail: u32,
@@ -43,34 +39,36 @@ impl Pool {
     /// If that is 2^32 blocks or more.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        let blocks_max = bytes_max / BLOCK;
-        assert!(blocks_max < NONE as usize, "blocks are numbered in 32 bits");
-        Self {
-            chunks: Vec::new(),
-            links: Vec::new(),
-            free: NONE,
-            blocks_used: 0,
-            blocks_max,
-            run: Vec::new(),
-        }
+        Self { blocks: Slabs::new(bytes_max / BLOCK, Link::NONE), run: Vec::new() }
     }
 
     /// Bytes of the blocks that queues hold: what the bound is about. At least the bytes queued.
     #[must_use]
     pub const fn bytes_used(&self) -> usize {
-        self.blocks_used * BLOCK
+        self.blocks.used() * BLOCK
     }
 
     /// Bytes that an empty queue could take now.
     #[must_use]
     pub const fn bytes_free(&self) -> usize {
-        (self.blocks_max - self.blocks_used) * BLOCK
+        (self.blocks.max() - self.blocks.used()) * BLOCK
     }
 
     /// The bound, in whole blocks.
     #[must_use]
     pub const fn bytes_max(&self) -> usize {
-        self.blocks_max * BLOCK
+        self.blocks.max() * BLOCK
+    }
+
+    /// Bytes that are kept for reuse and that nothing stands in.
+    #[must_use]
+    pub const fn bytes_recycled(&self) -> usize {
+        self.blocks.recycled_bytes()
+    }
+
+    /// Gives back to the allocator what is kept for reuse beyond `keep` bytes, in pieces of 64 blocks.
+    pub fn trim(&mut self, keep: usize) {
+        self.blocks.trim(keep);
     }
 
     /// `len` bytes of `queue` from its byte `skip` on, in one piece: borrowed where they stand when they stand in one block,
@@ -116,56 +114,25 @@ impl Pool {
         }
     }
 
-    fn take(&mut self) -> Option<u32> {
-        if self.free == NONE {
-            self.grow()?;
-        }
-        let block = self.free;
-        self.free = self.link(block).next;
-        self.blocks_used += 1;
-        Some(block)
-    }
-
-    fn give_back(&mut self, block: u32) {
-        self.link_mut(block).next = self.free;
-        self.free = block;
-        self.blocks_used -= 1;
-    }
-
-    #[cold]
-    fn grow(&mut self) -> Option<()> {
-        let from = self.links.len();
-        let to = self.blocks_max.min(from + CHUNK);
-        if from == to {
-            return None;
-        }
-        self.chunks.push(vec![0; CHUNK * BLOCK].into_boxed_slice());
-        self.links.resize(to, Link { next: NONE, tail: NONE, start: 0 });
-        for block in (from..to).rev() {
-            let block = u32::try_from(block).ok()?;
-            self.link_mut(block).next = self.free;
-            self.free = block;
-        }
-        Some(())
-    }
-
     fn link(&self, block: u32) -> &Link {
-        &self.links[block as usize]
+        self.blocks.note(block)
     }
 
     fn link_mut(&mut self, block: u32) -> &mut Link {
-        &mut self.links[block as usize]
+        self.blocks.note_mut(block)
     }
 
     fn block(&self, block: u32) -> &[u8] {
-        let at = block as usize % CHUNK * BLOCK;
-        &self.chunks[block as usize / CHUNK][at..at + BLOCK]
+        self.blocks.bytes(block)
     }
 
     fn block_mut(&mut self, block: u32) -> &mut [u8] {
-        let at = block as usize % CHUNK * BLOCK;
-        &mut self.chunks[block as usize / CHUNK][at..at + BLOCK]
+        self.blocks.bytes_mut(block)
     }
+}
+
+impl Link {
+    const NONE: Self = Self { next: NONE, tail: NONE, start: 0 };
 }
 
 /// Bytes in the order they came, in blocks of one [`Pool`]. Eight bytes when empty, and then it holds no block.
@@ -205,7 +172,7 @@ impl Queue {
         else {
             return false;
         };
-        (start + grown).div_ceil(BLOCK) - held <= pool.blocks_max - pool.blocks_used
+        (start + grown).div_ceil(BLOCK) - held <= pool.blocks.max() - pool.blocks.used()
     }
 
     /// Appends all of `bytes`.
@@ -231,7 +198,7 @@ impl Queue {
         }
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(BLOCK));
-            let block = pool.take().ok_or(PoolFull)?;
+            let block = pool.blocks.take().ok_or(PoolFull)?;
             pool.block_mut(block)[..now.len()].copy_from_slice(now);
             if self.head == NONE {
                 self.head = block;
@@ -283,7 +250,7 @@ impl Queue {
                 pool.link_mut(self.head).start = start + narrow(taken);
                 return;
             }
-            pool.give_back(self.head);
+            pool.blocks.give_back(self.head);
             self.head = if self.is_empty() { NONE } else { next };
             if self.head != NONE {
                 pool.link_mut(self.head).tail = tail;
@@ -318,9 +285,6 @@ const fn narrow(n: usize) -> u32 {
 
 /// No block.
 const NONE: u32 = u32::MAX;
-
-/// Blocks per chunk: 64 KiB at a time.
-const CHUNK: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -386,7 +350,7 @@ mod tests {
                 assert!(out[..seen].iter().eq(model.iter().take(n)));
                 assert_eq!(queue.len(), model.len());
                 let held: usize = queues.iter().map(|(q, _)| q.len().div_ceil(BLOCK)).sum();
-                assert!(pool.blocks_used >= held && pool.blocks_used <= held + 8);
+                assert!((held..=held + 8).contains(&pool.blocks.used()));
             }
             for (queue, _) in &mut queues {
                 queue.clear(&mut pool);

@@ -1,74 +1,49 @@
 //! Bytes that wait for the kernel: chunks of one pool, strung to a queue per stream.
 
+use crate::slabs::Slabs;
+
 /// Bytes of one chunk: what a turn writes to one stream mostly fits one, and one is what a stuck stream holds at least.
 pub(crate) const CHUNK: usize = 2048;
 
 /// The chunks of all queues of a driver, under one bound.
 #[derive(Debug)]
 pub(crate) struct ChunkPool {
-    /// Slabs, so that growth copies nothing.
-    slabs: Vec<Box<[u8]>>,
-    /// The chunk after each: in its queue, or in the list of free ones.
-    next: Vec<u32>,
-    free: u32,
-    used: usize,
-    max: usize,
+    /// Each with the number of the chunk after it in its queue.
+    chunks: Slabs<u32, CHUNK>,
 }
 
 impl ChunkPool {
     /// A pool of at most `bytes_max` bytes, in whole chunks, and of at least one.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        let max = (bytes_max / CHUNK).clamp(1, NONE as usize);
-        Self { slabs: Vec::new(), next: Vec::new(), free: NONE, used: 0, max }
+        Self { chunks: Slabs::new((bytes_max / CHUNK).clamp(1, NONE as usize - 1), NONE) }
     }
 
-    pub(crate) fn free_chunks(&self) -> usize {
-        self.max - self.used
+    pub(crate) const fn free_chunks(&self) -> usize {
+        self.chunks.max() - self.chunks.used()
     }
 
-    pub(crate) fn used_bytes(&self) -> usize {
-        self.used * CHUNK
+    pub(crate) const fn used_bytes(&self) -> usize {
+        self.chunks.used() * CHUNK
+    }
+
+    /// Bytes that are kept for reuse.
+    pub(crate) const fn recycled_bytes(&self) -> usize {
+        self.chunks.recycled_bytes()
+    }
+
+    /// Gives back to the allocator what is kept beyond `keep` bytes.
+    pub(crate) fn trim(&mut self, keep: usize) {
+        self.chunks.trim(keep);
     }
 
     fn take(&mut self) -> Option<u32> {
-        if self.free == NONE {
-            self.grow()?;
-        }
-        let chunk = self.free;
-        self.free = std::mem::replace(&mut self.next[chunk as usize], NONE);
-        self.used += 1;
+        let chunk = self.chunks.take()?;
+        *self.chunks.note_mut(chunk) = NONE;
         Some(chunk)
     }
 
-    fn give_back(&mut self, chunk: u32) {
-        self.next[chunk as usize] = self.free;
-        self.free = chunk;
-        self.used -= 1;
-    }
-
-    #[cold]
-    fn grow(&mut self) -> Option<()> {
-        let from = self.next.len();
-        let to = self.max.min(from + SLAB);
-        if from == to {
-            return None;
-        }
-        self.slabs.push(vec![0; SLAB * CHUNK].into_boxed_slice());
-        for chunk in from..to {
-            self.next.push(self.free);
-            self.free = u32::try_from(chunk).ok()?;
-        }
-        Some(())
-    }
-
-    fn chunk(&self, chunk: u32) -> &[u8] {
-        let at = chunk as usize % SLAB * CHUNK;
-        &self.slabs[chunk as usize / SLAB][at..at + CHUNK]
-    }
-
-    fn chunk_mut(&mut self, chunk: u32) -> &mut [u8] {
-        let at = chunk as usize % SLAB * CHUNK;
-        &mut self.slabs[chunk as usize / SLAB][at..at + CHUNK]
+    fn next(&self, chunk: u32) -> u32 {
+        *self.chunks.note(chunk)
     }
 }
 
@@ -98,7 +73,7 @@ impl ByteQueue {
     /// How long the queue may be now, where none may be longer than `max`: an eighth of what the pool has to spare. The last
     /// quarter of the pool is for queues of one chunk: those that are stuck leave room for the others.
     pub(crate) fn limit(&self, pool: &ChunkPool, max: usize) -> usize {
-        let spare = pool.free_chunks().saturating_sub(pool.max / 4);
+        let spare = pool.free_chunks().saturating_sub(pool.chunks.max() / 4);
         let share = if spare > 0 { spare.div_ceil(8) * CHUNK } else { CHUNK - self.start as usize };
         share.min(max)
     }
@@ -114,13 +89,13 @@ impl ByteQueue {
                 if self.is_empty() {
                     self.head = chunk;
                 } else {
-                    pool.next[self.tail as usize] = chunk;
+                    *pool.chunks.note_mut(self.tail) = chunk;
                 }
                 self.tail = chunk;
                 fill = 0;
             }
             let (now, later) = rest.split_at(rest.len().min(CHUNK - fill));
-            pool.chunk_mut(self.tail)[fill..fill + now.len()].copy_from_slice(now);
+            pool.chunks.bytes_mut(self.tail)[fill..fill + now.len()].copy_from_slice(now);
             self.len += narrow(now.len());
             rest = later;
         }
@@ -142,8 +117,8 @@ impl ByteQueue {
             self.len -= narrow(taken);
             self.start += narrow(taken);
             if self.is_empty() || start + taken == CHUNK {
-                let next = pool.next[self.head as usize];
-                pool.give_back(self.head);
+                let next = pool.next(self.head);
+                pool.chunks.give_back(self.head);
                 (self.head, self.start) = (next, 0);
             }
         }
@@ -181,10 +156,10 @@ impl<'a> Iterator for Pieces<'a> {
             return None;
         }
         let len = self.left.min(CHUNK - self.start);
-        let piece = &self.pool.chunk(self.chunk)[self.start..self.start + len];
+        let piece = &self.pool.chunks.bytes(self.chunk)[self.start..self.start + len];
         self.left -= len;
         self.start = 0;
-        self.chunk = self.pool.next[self.chunk as usize];
+        self.chunk = self.pool.next(self.chunk);
         Some(piece)
     }
 }
@@ -198,8 +173,6 @@ const fn narrow(n: usize) -> u32 {
 
 /// No chunk.
 const NONE: u32 = u32::MAX;
-/// Chunks taken from the allocator at once: 128 KiB.
-const SLAB: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -109,7 +109,13 @@ impl<S: Duplex, B> Streams<S, B> {
     }
 
     pub(crate) fn counters(&self) -> StreamCounters {
-        StreamCounters { queued_bytes: self.pool.used_bytes() as u64, ..self.counters }
+        let (queued, recycled) = (self.pool.used_bytes() as u64, self.pool.recycled_bytes() as u64);
+        StreamCounters { queued_bytes: queued, recycled_bytes: recycled, ..self.counters }
+    }
+
+    /// Gives back to the allocator what is kept for bytes to be queued beyond `keep` bytes.
+    pub(crate) fn trim(&mut self, keep: usize) {
+        self.pool.trim(keep);
     }
 
     pub(crate) fn counters_mut(&mut self) -> &mut StreamCounters {

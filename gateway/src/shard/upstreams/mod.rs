@@ -29,6 +29,7 @@ use super::locals::Locals;
 use super::mailbox::{Mailbox, SharedBackends};
 use super::sessions::Sessions;
 use super::stats::{DropReason, EndReason, Stat, Stats};
+use super::trim::{Queued, Trim};
 use super::{BackendSetup, Policy, budget};
 use crate::session::{Session, SessionId, Tie};
 use crate::upstream::backend::{Backend, BackendId, Kind};
@@ -126,6 +127,9 @@ pub(super) struct Upstreams {
     links: Links,
     listen_addrs: Vec<SocketAddr>,
     shared: SharedBackendStats,
+    /// What goes back of the pool, of the driver's memory for streams, and when to look again.
+    trims: [Trim; 2],
+    trim_at: Option<Millis>,
     /// Where a message is put together.
     scratch: Vec<u8>,
     /// Sessions that ended and whose backends have yet to hear of it.
@@ -147,6 +151,8 @@ impl Upstreams {
             links,
             listen_addrs,
             shared: stats,
+            trims: [Trim::new(now), Trim::new(now)],
+            trim_at: None,
             scratch: Vec::new(),
             parting: Vec::new(),
         }
@@ -272,8 +278,18 @@ impl Upstreams {
         let blocked = (!sessions.blocked.is_empty()).then(|| now.add(BLOCKED_MS));
         let parting = (!sessions.parting.is_empty()).then_some(now);
         let waiting = self.desk.waiting.next_deadline();
-        let all = [self.tcp.next_deadline(), link, waiting, blocked, parting];
+        let all = [self.tcp.next_deadline(), link, waiting, blocked, parting, self.trim_at];
         all.into_iter().flatten().reduce(Millis::earliest)
+    }
+
+    /// Gives a step of memory back that a past peak took.
+    pub(super) fn trim<D: Driver>(&mut self, driver: &mut D, now: Millis) {
+        let [of_pool, of_driver] = &mut self.trims;
+        let (pool, mut queued) = (&mut self.pool, Queued(driver));
+        of_pool.run(now, pool);
+        of_driver.run(now, &mut queued);
+        let due = [of_pool.next_deadline(now, pool), of_driver.next_deadline(now, &queued)];
+        self.trim_at = due.into_iter().flatten().reduce(Millis::earliest);
     }
 
     /// Makes the counters visible.
