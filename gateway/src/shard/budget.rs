@@ -27,17 +27,27 @@ pub(super) const SWEPT: usize = 2048;
 pub(super) const BLOCKED: usize = 256;
 /// Things that happened to connections to backends.
 pub(super) const STREAM_EVENTS: usize = 1024;
-/// Sessions that wait for a backend and try again.
+/// Sessions that wait for a backend and try again in one round, which may take several turns.
 pub(super) const WAITING: usize = 1024;
-/// Streams of a lost link whose sessions are told.
+/// Ended sessions whose backends hear of it.
+pub(super) const PARTING: usize = 512;
+/// Streams of lost links whose sessions are told, of all links together.
 pub(super) const TORN_DOWN: usize = 1024;
-/// Sessions that a link has room for again.
-pub(super) const ROOM: usize = 4096;
+/// Sessions that links have room for again.
+pub(super) const ROOM: usize = 1024;
 
+/// Pieces of work that it counts for to make or to end a connection: 5 to 20 us of system calls.
+pub(super) const CONNECTION: usize = 8;
 /// Pieces of work between two looks at the clock. A step may always do twice as many.
 pub(super) const LOOK_EVERY: usize = 32;
 /// For how long datagrams are taken, in microseconds.
 pub(super) const INGRESS_US: u64 = 1_200;
+/// For how long what backends did is taken in.
+pub(super) const RETURNS_US: u64 = 800;
+/// For how long deadlines of connections expire and connections are made for sessions that wait.
+pub(super) const CONNECTIONS_US: u64 = 400;
+/// For how long backends hear of sessions that ended, and sessions that links have room for again send.
+pub(super) const PART_US: u64 = 400;
 /// For how long timers expire.
 pub(super) const EXPIRE_US: u64 = 600;
 /// For how long sessions are flushed: what was queued has yet to leave, 2 ms at most.

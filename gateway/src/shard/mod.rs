@@ -284,25 +284,25 @@ impl<D: Driver> Shard<D> {
     }
 
     fn returns(&mut self, now: Millis) -> bool {
-        let (outlet, driver, mut floor) = self.outlet(now);
+        let (outlet, driver, pace, mut floor) = self.outlet(now);
         match outlet {
             Outlet::Echo(echo) => floor.echo(echo),
-            Outlet::Backends(upstreams) => upstreams.returns(driver, &mut floor),
+            Outlet::Backends(upstreams) => upstreams.returns(driver, &mut floor, pace),
             Outlet::Nats(nats) => nats.returns(&mut floor),
         }
     }
 
     fn part(&mut self, now: Millis) -> bool {
-        let (outlet, driver, mut floor) = self.outlet(now);
+        let (outlet, driver, pace, mut floor) = self.outlet(now);
         match outlet {
             Outlet::Echo(_) => true,
-            Outlet::Backends(upstreams) => upstreams.part(driver, &mut floor),
+            Outlet::Backends(upstreams) => upstreams.part(driver, &mut floor, pace),
             Outlet::Nats(nats) => nats.part(&mut floor),
         }
     }
 
     /// Where messages go, with all that it works on.
-    fn outlet(&mut self, now: Millis) -> (&mut Outlet, &mut D, Floor<'_>) {
+    fn outlet(&mut self, now: Millis) -> (&mut Outlet, &mut D, &mut Pace, Floor<'_>) {
         let floor = Floor {
             now: self.driver.now(),
             millis: now,
@@ -311,7 +311,7 @@ impl<D: Driver> Shard<D> {
             locals: &self.locals,
             stats: &mut self.stats,
         };
-        (&mut self.outlet, &mut self.driver, floor)
+        (&mut self.outlet, &mut self.driver, &mut self.pace, floor)
     }
 
     /// Timers run on the clock of what was heard.
@@ -372,12 +372,14 @@ impl<D: Driver> Shard<D> {
         stats.set(Stat::Tombstones, self.sessions.tombstones.len() as u64);
         stats.store(&self.sessions.store);
         stats.driver(&self.driver.counters());
+        let work = [Stat::RxDatagrams, Stat::TxDatagrams, Stat::TimersExpired];
+        let mut done = work.map(|stat| stats.get(stat)).iter().sum();
         if let Outlet::Backends(upstreams) = &mut self.outlet {
             stats.streams(&self.driver.stream_counters());
             upstreams.publish(stats);
+            done += upstreams.pieces();
         }
-        let work = [Stat::RxDatagrams, Stat::TxDatagrams, Stat::TimersExpired];
-        self.pace.end(work.map(|stat| stats.get(stat)).iter().sum(), finished);
+        self.pace.end(done, finished);
         self.shared.publish(stats);
     }
 }

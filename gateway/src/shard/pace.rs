@@ -29,7 +29,7 @@ pub(super) struct Pace {
     unfinished: bool,
     /// The beginning of the last turn, if it is being timed.
     busy_since: Option<Now>,
-    /// Work done since the start, in datagrams and timers.
+    /// Work done since the start, in datagrams, timers, and what happened to connections.
     done: u64,
     /// When this turn began.
     began: Now,

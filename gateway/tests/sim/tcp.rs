@@ -242,6 +242,46 @@ fn sessions_wait_for_a_backend_that_is_not_there_yet() {
     assert_eq!(world.stat(Stat::Sessions), 20, "those that have one keep it");
 }
 
+/// Where connections take long, a turn makes and ends few of them, and the next ones go on.
+#[test]
+fn a_crowd_gets_its_connections_in_turns_and_loses_them_in_turns() {
+    const CROWD: u64 = 300;
+    let policy = Policy { idle_timeout_ms: 20_000, keepalive_ms: 0, ..policy() };
+    let change = |backends: &mut Backends| backends.list[0].usable = false;
+    let mut world = world_with(&SimConfig::default(), 1, policy, &[Manner::Echo], change);
+    world.add_client(CROWD as u32, 1, 64);
+    assert!(world.run(2_000, |world| world.stat(Stat::SessionsWaiting) == CROWD));
+    let up = Arc::new(backends(vec![backend(0, SERVERS[0])]));
+    world.command(|| ShardCommand::Backends(Arc::clone(&up)));
+    // Each look at the clock takes as long as the step may.
+    world.net.set_look_us(400);
+    let begun = |world: &World| world.backend(0, |b| b.get(BackendStat::SessionsAssigned));
+    let told = |world: &World| world.backend(0, |b| b.partings(Parting::Client));
+    let most_in_a_turn = |world: &mut World, done: &dyn Fn(&World) -> u64| {
+        let (mut most, mut turns) = (0, 0);
+        while done(world) < CROWD {
+            let before = done(world);
+            world.shards[0].turn().unwrap();
+            most = most.max(done(world) - before);
+            turns += 1;
+            assert!(turns < 2 * CROWD, "{} after {turns} turns", done(world));
+        }
+        most
+    };
+    assert_eq!(most_in_a_turn(&mut world, &begun), 8, "two looks, four connections before each");
+    assert!(world.run(10_000, World::all_answered));
+    world.net.set_look_us(0);
+    world.run(19_000, |_| false);
+    assert_eq!((world.stat(Stat::Sessions), told(&world)), (CROWD, 0));
+    // All are silent for too long, in one instant.
+    world.net.elapse(5_000_000);
+    world.net.set_look_us(400);
+    assert_eq!(most_in_a_turn(&mut world, &told), 8);
+    world.net.set_look_us(0);
+    world.run(60_000, |world| world.stat(Stat::Streams) == 0);
+    assert_settled(&world);
+}
+
 #[test]
 fn a_backend_that_drains_gets_no_new_sessions_and_serves_those_it_has() {
     let mut world = world(&config(5), 2, &[Manner::Echo, Manner::Echo]);

@@ -186,7 +186,7 @@ impl Gate {
                 None => self.turn().await,
             }
         };
-        assert!(self.with(|mux, cx| mux.tear_down(cx, usize::MAX)));
+        assert!(self.with(|mux, cx| mux.tear_down(cx, &mut { usize::MAX })));
         error
     }
 

@@ -27,6 +27,7 @@ use net_io::{Driver, Now, StreamEvent};
 use super::backend_stats::{BackendStat, Parting, SharedBackendStats};
 use super::locals::Locals;
 use super::mailbox::{Mailbox, SharedBackends};
+use super::pace::Pace;
 use super::sessions::Sessions;
 use super::stats::{DropReason, EndReason, Stat, Stats};
 use super::trim::{Queued, Trim};
@@ -134,6 +135,8 @@ pub(super) struct Upstreams {
     scratch: Vec<u8>,
     /// Sessions that ended and whose backends have yet to hear of it.
     parting: Vec<(SessionId, Tie, EndReason)>,
+    /// Pieces of work done since the start.
+    pieces: u64,
 }
 
 impl Upstreams {
@@ -155,6 +158,7 @@ impl Upstreams {
             trim_at: None,
             scratch: Vec::new(),
             parting: Vec::new(),
+            pieces: 0,
         }
     }
 
@@ -216,24 +220,47 @@ impl Upstreams {
     }
 
     /// Everything that backends did since the last turn, and what time has brought. Tells whether the budgets were enough.
-    pub(super) fn returns<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) -> bool {
+    pub(super) fn returns<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        floor: &mut Floor<'_>,
+        pace: &mut Pace,
+    ) -> bool {
+        pace.step();
         self.retry_blocked(driver, floor);
-        let mut left = budget::STREAM_EVENTS;
-        while left > 0 && self.event(driver, floor) {
-            left -= 1;
-            self.shed(driver, floor);
-        }
-        let in_time = self.expire(driver, floor);
+        let mut in_time = self.events(driver, floor, pace);
+        pace.step();
+        in_time &= self.expire(driver, floor, pace);
         self.links.on_timeouts(&mut self.pool, &mut self.desk, floor);
-        self.admit_waiting(driver, floor);
-        left > 0 && in_time
+        in_time & self.admit_waiting(driver, floor, pace)
     }
 
-    /// Tells backends of the sessions that ended, and gives the kernel what links have for it. Tells whether the budget was
+    /// Tells backends of the sessions that ended, and gives the kernel what links have for it. Tells whether the budgets were
     /// enough.
-    pub(super) fn part<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) -> bool {
-        std::mem::swap(&mut self.parting, &mut floor.sessions.parting);
-        while let Some((id, tie, _)) = self.parting.pop() {
+    pub(super) fn part<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        floor: &mut Floor<'_>,
+        pace: &mut Pace,
+    ) -> bool {
+        pace.step();
+        let mut in_time = self.tell_backends(driver, floor, pace);
+        in_time &= self.write_links(driver, floor, pace);
+        in_time & self.links.bury(driver, &mut self.pool, &mut self.desk, floor)
+    }
+
+    /// Tells backends of the sessions that ended: as they ended, but for the order in one turn.
+    fn tell_backends<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        floor: &mut Floor<'_>,
+        pace: &mut Pace,
+    ) -> bool {
+        if self.parting.is_empty() {
+            std::mem::swap(&mut self.parting, &mut floor.sessions.parting);
+        }
+        for _ in 0..budget::PARTING {
+            let Some((id, tie, _)) = self.parting.pop() else { return true };
             let (now, pool) = (floor.now, &mut self.pool);
             let closed = match tie {
                 Tie::Tcp(slot) => self.tcp.close(slot, id, now, pool),
@@ -244,16 +271,23 @@ impl Upstreams {
             self.desk.left(backend, Parting::Client);
             self.desk.stats.add(backend, BackendStat::BytesLost, lost as u64);
             if let Tie::Tcp(slot) = tie {
+                self.pieces += budget::CONNECTION as u64;
                 self.tend(driver, floor, slot);
             }
+            if pace.is_over(budget::CONNECTION, budget::PART_US, driver) {
+                break;
+            }
         }
-        let in_time = self.write_links(driver, floor);
-        self.links.bury(driver, &mut self.pool, &mut self.desk, floor);
-        in_time
+        self.parting.is_empty()
     }
 
     /// Gives the kernel what links have for it, and sessions the room that this makes.
-    fn write_links<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) -> bool {
+    fn write_links<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        floor: &mut Floor<'_>,
+        pace: &mut Pace,
+    ) -> bool {
         if !self.links.take_dirty() {
             return true;
         }
@@ -264,9 +298,12 @@ impl Upstreams {
                 && let Some(session) = self.links.poll_room(link)
             {
                 self.has_room(driver, floor, session);
-                left -= 1;
+                left = if pace.is_over(1, budget::PART_US, driver) { 0 } else { left - 1 };
             }
             self.links.write(driver, link, floor.now, &mut self.pool);
+        }
+        if left == 0 {
+            self.links.mark_dirty();
         }
         left > 0
     }
@@ -276,7 +313,8 @@ impl Upstreams {
         let now = yamux::millis(clock);
         let link = self.links.next_deadline(clock).map(|at| yamux::millis(at).add(1));
         let blocked = (!sessions.blocked.is_empty()).then(|| now.add(BLOCKED_MS));
-        let parting = (!sessions.parting.is_empty()).then_some(now);
+        let parting = !sessions.parting.is_empty() || !self.parting.is_empty();
+        let parting = parting.then_some(now);
         let waiting = self.desk.waiting.next_deadline();
         let all = [self.tcp.next_deadline(), link, waiting, blocked, parting, self.trim_at];
         all.into_iter().flatten().reduce(Millis::earliest)
@@ -290,6 +328,11 @@ impl Upstreams {
         of_driver.run(now, &mut queued);
         let due = [of_pool.next_deadline(now, pool), of_driver.next_deadline(now, &queued)];
         self.trim_at = due.into_iter().flatten().reduce(Millis::earliest);
+    }
+
+    /// Pieces of work done since the start, as [`Pace`] counts them.
+    pub(super) const fn pieces(&self) -> u64 {
+        self.pieces
     }
 
     /// Makes the counters visible.
@@ -433,6 +476,7 @@ impl Upstreams {
                 let turn = self.desk.turn(backend.id);
                 let guest = Guest { session: id, backend: backend.id, until };
                 let dial = |driver: &mut D| tcp::dial(driver, backend, turn);
+                self.pieces += budget::CONNECTION as u64;
                 let slot = self.tcp.begin(driver, floor.now, guest, dial)?;
                 self.tcp.hello(driver, &mut self.pool, slot, hello)?;
                 self.desk.stats.add(backend.id, BackendStat::Connecting, 1);
@@ -453,6 +497,26 @@ impl Upstreams {
             to.set_ip(ip);
         }
         Some(Header::new(key.peer.into(), to, key.conv))
+    }
+
+    /// What happened to streams. Tells whether the budgets were enough.
+    fn events<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        floor: &mut Floor<'_>,
+        pace: &mut Pace,
+    ) -> bool {
+        for _ in 0..budget::STREAM_EVENTS {
+            if !self.event(driver, floor) {
+                return true;
+            }
+            self.pieces += 1;
+            self.shed(driver, floor);
+            if pace.is_over(1, budget::RETURNS_US, driver) {
+                break;
+            }
+        }
+        false
     }
 
     /// One thing that happened to a stream; `false` when nothing did.
@@ -529,30 +593,49 @@ impl Upstreams {
         self.tcp.tend(driver, slot, floor.now, has_room, &mut self.desk);
     }
 
-    /// Deadlines of connections. Tells whether the budget was enough.
-    fn expire<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) -> bool {
+    /// Deadlines of connections. Tells whether the budgets were enough.
+    fn expire<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        floor: &mut Floor<'_>,
+        pace: &mut Pace,
+    ) -> bool {
         for _ in 0..budget::TIMERS {
             let Some(slot) = self.tcp.due(floor.millis) else { return true };
+            self.pieces += 1;
             self.tcp.on_timeout(slot, &mut self.pool, &mut self.desk, floor);
             self.tend(driver, floor, slot);
+            if pace.is_over(budget::CONNECTION, budget::CONNECTIONS_US, driver) {
+                break;
+            }
         }
         false
     }
 
-    /// Sessions that wait for a backend try again.
-    fn admit_waiting<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) {
-        for _ in 0..self.desk.waiting.round(floor.millis, budget::WAITING) {
-            let Some(waiting) = self.desk.waiting.pop() else { return };
-            let Some(session) = floor.session(waiting.session) else { continue };
-            session.tie = Tie::Free;
-            if floor.millis.since(waiting.until) >= 0 {
-                floor.end(waiting.session, EndReason::NoBackend);
-                continue;
+    /// Sessions that wait for a backend try again. Tells whether all have that may in this round.
+    fn admit_waiting<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        floor: &mut Floor<'_>,
+        pace: &mut Pace,
+    ) -> bool {
+        while let Some(waiting) = self.desk.waiting.pop(floor.millis, budget::WAITING) {
+            self.pieces += 1;
+            if let Some(session) = floor.session(waiting.session) {
+                session.tie = Tie::Free;
+                if floor.millis.since(waiting.until) >= 0 {
+                    floor.end(waiting.session, EndReason::NoBackend);
+                } else {
+                    self.desk.trying = Some(waiting);
+                    self.forward(driver, floor, waiting.session);
+                    self.desk.trying = None;
+                }
             }
-            self.desk.trying = Some(waiting);
-            self.forward(driver, floor, waiting.session);
-            self.desk.trying = None;
+            if pace.is_over(budget::CONNECTION, budget::CONNECTIONS_US, driver) {
+                break;
+            }
         }
+        self.desk.waiting.is_round_over()
     }
 }
 

@@ -19,12 +19,14 @@ pub(super) struct Waiting {
 pub(super) struct WaitingList {
     list: VecDeque<Waiting>,
     next_round: Millis,
+    /// Those who have yet to try in the round that is on.
+    left: usize,
 }
 
 impl WaitingList {
     /// Nobody waits.
     pub(super) const fn new(now: Millis) -> Self {
-        Self { list: VecDeque::new(), next_round: now }
+        Self { list: VecDeque::new(), next_round: now, left: 0 }
     }
 
     /// Sessions that wait.
@@ -45,20 +47,24 @@ impl WaitingList {
         self.next_round = now;
     }
 
-    /// How many may try again now.
-    pub(super) fn round(&mut self, now: Millis, budget: usize) -> usize {
-        let ahead = self.next_round.since(now);
-        // After a long silence the clock may have wrapped past it.
-        if ahead > 0 && ahead <= ROUND_MS.cast_signed() {
-            return 0;
+    /// Takes out the next one that may try again now; `budget` of them may in one round.
+    pub(super) fn pop(&mut self, now: Millis, budget: usize) -> Option<Waiting> {
+        if self.left == 0 {
+            let ahead = self.next_round.since(now);
+            // After a long silence the clock may have wrapped past it.
+            if ahead > 0 && ahead <= ROUND_MS.cast_signed() {
+                return None;
+            }
+            self.next_round = now.add(ROUND_MS);
+            self.left = self.list.len().min(budget);
         }
-        self.next_round = now.add(ROUND_MS);
-        self.list.len().min(budget)
+        self.left = self.left.checked_sub(1)?;
+        self.list.pop_front()
     }
 
-    /// The first.
-    pub(super) fn pop(&mut self) -> Option<Waiting> {
-        self.list.pop_front()
+    /// All have tried who may in this round.
+    pub(super) const fn is_round_over(&self) -> bool {
+        self.left == 0
     }
 
     /// When the next round is.
@@ -86,17 +92,21 @@ mod tests {
             let until = start.add(100);
             list.push(id(1), start, until);
             list.push(id(2), start, until);
-            assert_eq!(list.round(start.add(ROUND_MS - 1), 10), 0);
+            assert!(list.pop(start.add(ROUND_MS - 1), 10).is_none() && list.is_round_over());
             let now = start.add(ROUND_MS);
             assert_eq!(list.next_deadline(), Some(now));
-            assert_eq!((list.round(now, 1), list.round(now, 10)), (1, 0), "one round at a time");
-            let first = list.pop().unwrap();
+            let first = list.pop(now, 1).unwrap();
+            assert!(list.pop(now, 10).is_none() && list.is_round_over(), "one round at a time");
             list.push(first.session, now, first.until);
             list.hurry(now);
-            assert_eq!(list.round(now, 10), 2);
-            let all: Vec<_> = std::iter::from_fn(|| list.pop()).collect();
-            let seen: Vec<_> = all.iter().map(|w| (w.session, w.until)).collect();
-            assert_eq!(seen, [(id(2), until), (id(1), until)]);
+            // A round goes on with another turn. Those who have to wait again are not in it.
+            let second = list.pop(now, 10).unwrap();
+            list.push(second.session, now, second.until);
+            assert!(!list.is_round_over());
+            let third = list.pop(now.add(1), 10).unwrap();
+            assert!(list.is_round_over() && list.pop(now.add(1), 10).is_none());
+            assert_eq!([second.session, third.session], [id(2), id(1)]);
+            assert_eq!((second.until, third.until), (until, until));
         }
     }
 }

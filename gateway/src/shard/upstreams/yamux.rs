@@ -308,15 +308,16 @@ impl Links {
         }
     }
 
-    /// Goes on with links that are over: tells their sessions, a bounded number at a time, and lets go of those that have none
-    /// left.
+    /// Goes on with links that are over: tells their sessions, a bounded number in a turn, and lets go of those that have none
+    /// left. Tells whether the budget was enough.
     pub(super) fn bury<D: Driver>(
         &mut self,
         driver: &mut D,
         pool: &mut Pool,
         desk: &mut Desk,
         floor: &mut Floor<'_>,
-    ) {
+    ) -> bool {
+        let (mut left, mut finished) = (budget::TORN_DOWN, true);
         for number in self.numbers() {
             let Some(link) = self.at(number) else { continue };
             match link.standing {
@@ -324,10 +325,10 @@ impl Links {
                 Standing::Retired if link.mux.streams() > 0 => continue,
                 Standing::Retired => self.leave(driver, number, pool, desk, floor),
                 Standing::Lost => {
-                    let done = self.with(number, pool, desk, floor, |mux, cx| {
-                        mux.tear_down(cx, budget::TORN_DOWN)
-                    });
+                    let done = self
+                        .with(number, pool, desk, floor, |mux, cx| mux.tear_down(cx, &mut left));
                     if done == Some(false) {
+                        finished = false;
                         continue;
                     }
                     self.leave(driver, number, pool, desk, floor);
@@ -336,6 +337,7 @@ impl Links {
             }
             self.forget_if_gone(driver, number, floor.now, desk);
         }
+        finished
     }
 
     /// The last session of a link is gone.
@@ -408,8 +410,14 @@ impl Links {
     /// Shows what links count.
     pub(super) fn publish(&mut self, desk: &mut Desk) {
         self.links.iter_mut().flatten().for_each(|link| link.count_lost(desk));
+        let mut streams = [None; BACKENDS_MAX];
         for link in self.links.iter().flatten() {
-            desk.stats.set(link.backend, BackendStat::Streams, self.streams(link.backend));
+            *streams[link.backend.index()].get_or_insert(0) += link.mux.streams() as u64;
+        }
+        for (id, count) in (0..).map(BackendId).zip(streams) {
+            if let Some(count) = count {
+                desk.stats.set(id, BackendStat::Streams, count);
+            }
         }
     }
 

@@ -329,20 +329,18 @@ impl<S: Copy> Mux<S> {
         matches!(self.standing, Standing::Failed(_))
     }
 
-    /// Looks at `budget` slots of a failed connection, tells their sessions that it is over and frees what they held; `false`
-    /// while some are left.
+    /// Looks at up to `budget` slots of a failed connection, tells their sessions that it is over and frees what they held; `false`
+    /// while some are left. Takes what it looked at from the budget.
     pub fn tear_down<F: FnMut(S, Event<'_>) -> bool>(
         &mut self,
         cx: &mut Cx<'_, F>,
-        budget: usize,
+        budget: &mut usize,
     ) -> bool {
         debug_assert!(self.has_failed());
-        for _ in 0..budget {
+        while *budget > 0 && self.torn_down < self.streams.slots() {
             let slot = self.torn_down;
-            if slot == self.streams.slots() {
-                return true;
-            }
             self.torn_down += 1;
+            *budget -= 1;
             let Some(stream) = self.streams.at(slot) else { continue };
             let (session, attached) = (stream.session, stream.is_attached());
             self.free(cx.pool, slot);

@@ -307,7 +307,7 @@ fn more_than_the_window_ends_the_connection() {
     assert_eq!(bench.read(&data(1, Flags::NONE, b"x")), Err(LinkError::WindowExceeded));
     assert_eq!(bench.headers(), [header(Kind::GoAway, Flags::NONE, 0, 1)]);
     assert_eq!(bench.read(b"anything"), Err(LinkError::WindowExceeded));
-    assert!(bench.with(|mux, cx| mux.tear_down(cx, 10)));
+    assert!(bench.with(|mux, cx| mux.tear_down(cx, &mut 10)));
     assert_eq!(bench.ends(), [(7, End::LinkLost)]);
     assert_eq!((bench.pool.bytes_used(), bench.mux.streams()), (0, 0));
 }
@@ -647,8 +647,12 @@ fn the_end_of_the_connection_is_the_end_of_every_session_in_steps() {
     bench.mux.close(bench.now, &mut bench.pool, keys[4]);
     bench.mux.abort(&mut bench.pool, keys[5]);
     assert_eq!(bench.push(keys[6], b"x"), Err(PushError::Gone));
-    assert!(!bench.with(|mux, cx| mux.tear_down(cx, 7)));
-    assert!(bench.with(|mux, cx| mux.tear_down(cx, 7)));
+    let mut left = 7;
+    assert!(!bench.with(|mux, cx| mux.tear_down(cx, &mut left)));
+    assert_eq!(left, 0);
+    left = 7;
+    assert!(bench.with(|mux, cx| mux.tear_down(cx, &mut left)));
+    assert_eq!(left, 4, "of ten");
     let told: Vec<_> = bench.ends().into_iter().map(|(session, _)| session).collect();
     assert_eq!(told, [0, 1, 2, 6, 7, 8, 9], "those that still had a session");
     assert_eq!(bench.mux.streams(), 0);

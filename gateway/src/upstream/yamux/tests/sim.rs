@@ -319,7 +319,7 @@ fn damage_on_the_way_ends_in_an_error_or_in_nothing() {
         let end = bytes.chunks(piece).map(|b| world.mux.on_read(&mut cx, b)).find(Result::is_err);
         errors += usize::from(end.is_some());
         world.mux.on_eof();
-        assert!(world.mux.tear_down(&mut cx, usize::MAX));
+        assert!(world.mux.tear_down(&mut cx, &mut { usize::MAX }));
         assert_eq!((cx.pool.bytes_used(), world.mux.streams()), (0, 0));
     }
     assert!(errors > 100, "damage is noticed: {errors}");
