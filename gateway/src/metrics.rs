@@ -102,6 +102,10 @@ fn of_stat(stat: Stat) -> Def {
             "kcp_gateway_tombstones",
             "Keys of ended sessions still remembered, so that late retransmits start nothing.",
         ),
+        Stat::TombstonesForgotten => counter(
+            "kcp_gateway_tombstones_forgotten_total",
+            "Keys of ended sessions forgotten before their time, because `session.tombstones_max` were remembered.",
+        ),
         Stat::StoreBytes => {
             gauge("kcp_gateway_store_bytes", "Payload in flight and waiting, in both directions.")
         }
@@ -326,6 +330,10 @@ const SESSIONS_LIMIT: Def = gauge(
     "kcp_gateway_sessions_limit",
     "Sessions that a shard may hold; further clients are dropped.",
 );
+const SESSION_QUEUE_LIMIT: Def = gauge(
+    "kcp_gateway_session_queue_limit_bytes",
+    "Bytes that one session may have waiting for its client before its backend has to wait: `session.queue_bytes_max`.",
+);
 const RECV_BUFFER: Def = gauge(
     "kcp_gateway_socket_receive_buffer_bytes",
     "Receive buffer of each of the listener's sockets, as granted by the kernel.",
@@ -442,6 +450,8 @@ impl GatewayCollector {
             [("driver", driver_label(plane.probe.kind)), ("reason", plane.probe.reason.as_str())];
         families.add(DRIVER_INFO, &driver, 1.0);
         families.add(START_TIME, &[], plane.started.unix_s);
+        let queue_bytes_max = plane.current().config.session.queue_bytes_max;
+        families.add(SESSION_QUEUE_LIMIT, &[], f64::from(queue_bytes_max));
         let now = plane.life.lifecycle();
         for state in Lifecycle::ALL {
             families.add(STATE.with("state", state.label()), &[], one_if(state == now));

@@ -101,6 +101,14 @@ const fn of_stat(stat: BackendStat) -> Def {
             "kcp_gateway_backend_empty_frames_total",
             "Zero-length frames the backend sent, passed over.",
         ),
+        BackendStat::StreamsRefused => counter(
+            "kcp_gateway_backend_streams_refused_total",
+            "Streams that the backend tried to open on a link, refused.",
+        ),
+        BackendStat::LateBytes => counter(
+            "kcp_gateway_backend_late_bytes_total",
+            "Bytes that the backend sent on streams that were over, refused or never opened, dropped.",
+        ),
         BackendStat::WaitedForBackend => WAITS.with("for", "backend"),
         BackendStat::WaitedForClient => WAITS.with("for", "client"),
         BackendStat::MessagesLost => counter(

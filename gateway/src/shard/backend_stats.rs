@@ -40,6 +40,10 @@ closed_enum! {
         MessageBytesIn => "message_bytes_in",
         /// Zero-length frames it sent, ignored.
         EmptyIn => "empty_in",
+        /// `yamux`: streams that it tried to open, refused.
+        StreamsRefused => "streams_refused",
+        /// `yamux`: bytes it sent on streams whose session had ended, that were refused, or that nobody had opened; dropped.
+        LateBytes => "late_bytes",
         /// Times a message had to wait for it, and with it the window of the message's client.
         WaitedForBackend => "waited_for_backend",
         /// Times it had to wait for a client.

@@ -370,6 +370,7 @@ impl<D: Driver> Shard<D> {
         stats.set(Stat::BehindMs, self.hearing.behind_ms(now).into());
         stats.set(Stat::Sessions, u64::from(self.sessions.players()));
         stats.set(Stat::Tombstones, self.sessions.tombstones.len() as u64);
+        stats.set(Stat::TombstonesForgotten, self.sessions.tombstones.forgotten());
         stats.store(&self.sessions.store);
         stats.driver(&self.driver.counters());
         let work = [Stat::RxDatagrams, Stat::TxDatagrams, Stat::TimersExpired];

@@ -133,6 +133,8 @@ closed_enum! {
         Sessions => "sessions",
         /// Gauge: remembered keys of ended sessions.
         Tombstones => "tombstones",
+        /// Keys forgotten before their time, because more sessions ended than may be remembered.
+        TombstonesForgotten => "tombstones_forgotten",
         /// Gauge: bytes held in the shard's store.
         StoreBytes => "store_bytes",
         /// Gauge: the store's bound in bytes.

@@ -18,6 +18,7 @@ pub(super) struct Tombstones {
     /// Oldest first, in pieces of [`PIECE`] that never move; only a single one may be empty.
     order: VecDeque<VecDeque<(u64, Millis)>>,
     len: usize,
+    forgotten: u64,
     hasher: SeedableRandomState,
 }
 
@@ -30,6 +31,7 @@ impl Tombstones {
             hashes: (0..parts).map(|_| HashTable::new()).collect(),
             order: VecDeque::new(),
             len: 0,
+            forgotten: 0,
             hasher: SeedableRandomState::with_seed(seed, foldhash::SharedSeed::global_fixed()),
         }
     }
@@ -41,6 +43,7 @@ impl Tombstones {
             return;
         }
         while self.len >= max as usize {
+            self.forgotten += 1;
             self.forget_oldest();
         }
         let part = self.part(hash);
@@ -82,6 +85,12 @@ impl Tombstones {
     #[must_use]
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Keys forgotten before their time since the start.
+    #[must_use]
+    pub(super) const fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     fn forget_oldest(&mut self) {
@@ -147,6 +156,7 @@ mod tests {
         assert!(!graves.holds(&key(1)) && graves.holds(&key(2)));
         graves.expire(Millis(5), 8);
         assert!(graves.len() == 0 && graves.next_deadline().is_none());
+        assert_eq!(graves.forgotten(), 0, "their time was over");
     }
 
     #[test]
@@ -155,7 +165,7 @@ mod tests {
         for n in 0..100 {
             graves.remember(&key(n), Millis(1000), 10);
         }
-        assert_eq!(graves.len(), 10);
+        assert_eq!((graves.len(), graves.forgotten()), (10, 90));
         assert!(graves.holds(&key(99)) && !graves.holds(&key(89)));
     }
 

@@ -39,6 +39,8 @@ pub(crate) enum Manner {
     Overrun,
     /// Says that it takes no new streams.
     GoAway,
+    /// Opens a stream of its own and says five bytes on it, and three on one that nobody opened.
+    Open,
 }
 
 struct Link {
@@ -246,6 +248,10 @@ impl MuxServer {
                 Manner::Overrun => {
                     link.outbox.extend(frame(DATA, 0, id, 1 << 20));
                     link.outbox.extend(vec![0; 1 << 20]);
+                }
+                Manner::Open => {
+                    link.outbox.extend([&frame(DATA, SYN, 2, 5)[..], b"hello"].concat());
+                    link.outbox.extend([&frame(DATA, 0, 4, 3)[..], b"me?"].concat());
                 }
                 Manner::GoAway => link.outbox.extend(frame(GO_AWAY, 0, 0, 0)),
             }

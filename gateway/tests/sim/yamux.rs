@@ -246,6 +246,17 @@ fn a_server_that_breaks_the_protocol_loses_its_link_and_nobody_else_notices() {
 }
 
 #[test]
+fn streams_that_a_server_opens_are_refused_and_counted() {
+    let Links { mut world, .. } = Links::new(&calm(3), 1, 1, |_| {});
+    world.mux_servers[0].at = Some((5, Manner::Open));
+    world.add_client(4, 40, 500);
+    assert!(world.run(60_000, World::all_answered), "its sessions do not notice");
+    let seen = |stat| world.backend(0, |b| b.get(stat));
+    assert_eq!((seen(BackendStat::StreamsRefused), seen(BackendStat::LateBytes)), (4, 4 * 8));
+    assert_eq!((seen(BackendStat::Links), seen(BackendStat::MessagesLost)), (1, 0));
+}
+
+#[test]
 fn sessions_of_a_dead_server_go_on_with_another() {
     for_seeds(2, |seed| {
         let reroute = |backends: &mut Backends| backends.on_loss = OnLoss::Reroute;

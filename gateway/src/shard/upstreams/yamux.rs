@@ -13,7 +13,7 @@ use crate::upstream::backend::{BACKENDS_MAX, BackendId, Backends, Kind};
 use crate::upstream::link::PushError;
 use crate::upstream::pool::Pool;
 use crate::upstream::proxy::HEADER_MAX;
-use crate::upstream::yamux::{self, Config, LinkError, Mux, OpenError};
+use crate::upstream::yamux::{self, Config, Counters, LinkError, Mux, OpenError};
 use crate::upstream::{Cx, Event};
 
 /// All links of a shard. A few for each backend.
@@ -35,8 +35,8 @@ struct Link {
     standing: Standing,
     /// The connection has ended, with so many bytes queued that the kernel had not taken.
     closed: Option<usize>,
-    /// Messages lost that the books have.
-    lost: u64,
+    /// What the books have of what it counts.
+    booked: Counters,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +92,8 @@ impl Links {
         match driver.adopt(stream) {
             Ok(stream) => {
                 driver.stream_read(stream);
-                let standing = Standing::Open;
-                let link = Link { stream, backend, mux, standing, closed: None, lost: 0 };
+                let (standing, booked) = (Standing::Open, Counters::default());
+                let link = Link { stream, backend, mux, standing, closed: None, booked };
                 match self.links.iter_mut().find(|place| place.is_none()) {
                     Some(place) => *place = Some(link),
                     None => self.links.push(Some(link)),
@@ -384,7 +384,7 @@ impl Links {
         driver.stream_close(stream, Close::Abort);
         let Some(mut link) = self.links[usize::from(number)].take() else { return };
         link.mux.abandon(unsent);
-        link.count_lost(desk);
+        link.book(desk);
     }
 
     /// Counts the streams that keep bytes, by size; see [`Mux::count_backlogs`].
@@ -409,7 +409,7 @@ impl Links {
 
     /// Shows what links count.
     pub(super) fn publish(&mut self, desk: &mut Desk) {
-        self.links.iter_mut().flatten().for_each(|link| link.count_lost(desk));
+        self.links.iter_mut().flatten().for_each(|link| link.book(desk));
         let mut streams = [None; BACKENDS_MAX];
         for link in self.links.iter().flatten() {
             *streams[link.backend.index()].get_or_insert(0) += link.mux.streams() as u64;
@@ -450,15 +450,9 @@ impl Links {
         let link = self.at(number)?;
         let (backend, now) = (link.backend, floor.now);
         let until = floor.millis.add(desk.backends.wait_ms);
-        let empty = link.mux.counters().empty_in;
         let mut hear = |session, event: Event<'_>| desk.hear(floor, session, backend, until, event);
         let mut sink: &mut dyn FnMut(SessionId, Event<'_>) -> bool = &mut hear;
-        let answer = act(&mut link.mux, &mut Cx { now, pool, sink: &mut sink });
-        let empty = link.mux.counters().empty_in - empty;
-        if empty > 0 {
-            desk.stats.add(backend, BackendStat::EmptyIn, empty);
-        }
-        Some(answer)
+        Some(act(&mut link.mux, &mut Cx { now, pool, sink: &mut sink }))
     }
 
     /// Looks at how a link stands after something happened on it.
@@ -498,12 +492,19 @@ impl Links {
 }
 
 impl Link {
-    /// Brings the books up to date with the messages that were lost on it.
-    fn count_lost(&mut self, desk: &mut Desk) {
-        let lost = self.mux.counters().messages_lost;
-        if lost > self.lost {
-            desk.stats.add(self.backend, BackendStat::MessagesLost, lost - self.lost);
-            self.lost = lost;
+    /// Brings the books up to date with what it counts.
+    fn book(&mut self, desk: &mut Desk) {
+        let now = *self.mux.counters();
+        let before = std::mem::replace(&mut self.booked, now);
+        for (stat, n) in [
+            (BackendStat::MessagesLost, now.messages_lost - before.messages_lost),
+            (BackendStat::EmptyIn, now.empty_in - before.empty_in),
+            (BackendStat::StreamsRefused, now.refused - before.refused),
+            (BackendStat::LateBytes, now.late_bytes - before.late_bytes),
+        ] {
+            if n > 0 {
+                desk.stats.add(self.backend, stat, n);
+            }
         }
     }
 }

@@ -223,7 +223,8 @@ pub struct Counters {
     pub messages_lost: u64,
     /// Zero-length messages passed over.
     pub empty_in: u64,
-    /// Bytes dropped because their stream's session had ended.
+    /// Bytes dropped because their stream's session had ended, because the stream was refused, or because the backend never
+    /// opened it: those of its own numbers are all alike here.
     pub late_bytes: u64,
     /// Streams that the backend tried to open, refused.
     pub refused: u64,

@@ -502,8 +502,11 @@ fn streams_that_the_backend_opens_are_refused() {
     bench.read(&data(2, Flags::FIN, b"anybody?")).unwrap();
     let refusals = [2, 4].map(|id| header(Kind::WindowUpdate, Flags::RST, id, 0));
     assert_eq!(bench.headers(), refusals);
+    // What was under way when it was refused, and what comes on one that the backend never opened, is dropped.
+    bench.read(&data(6, Flags::NONE, b"who?")).unwrap();
+    assert_eq!(bench.headers(), []);
     let counters = *bench.mux.counters();
-    assert_eq!((counters.refused, counters.late_bytes, bench.mux.streams()), (2, 13, 0));
+    assert_eq!((counters.refused, counters.late_bytes, bench.mux.streams()), (2, 17, 0));
 }
 
 #[test]
