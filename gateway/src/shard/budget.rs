@@ -36,6 +36,10 @@ pub(super) const TORN_DOWN: usize = 1024;
 /// Sessions that links have room for again.
 pub(super) const ROOM: usize = 1024;
 
+/// Streams and connections looked at when memory for what waits runs short.
+pub(super) const HOLDERS: usize = 16_384;
+/// So many of them it counts for to end one: 64 in a turn.
+pub(super) const HOLDER_ENDED: usize = HOLDERS / 64;
 /// Pieces of work that it counts for to make or to end a connection: 5 to 20 us of system calls.
 pub(super) const CONNECTION: usize = 8;
 /// Pieces of work between two looks at the clock. A step may always do twice as many.

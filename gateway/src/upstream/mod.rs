@@ -29,8 +29,8 @@
 //!
 //! `nats` is neither: [`nats`] says what its sessions are, and its [`nats::bridge`] what lies between them and the connection.
 //!
-//! When the pool is nearly full, the sessions that hold most of it end: [`yamux::Mux::count_backlogs`] and
-//! [`yamux::Mux::shed`], [`link::Link::shed`].
+//! When the pool is nearly full, the sessions that hold most of it end: [`yamux::Mux::backlog`] and [`yamux::Mux::shed`],
+//! [`link::Link::shed`].
 
 pub mod backend;
 pub mod backoff;

@@ -409,6 +409,39 @@ fn those_who_hold_most_end_when_memory_runs_short() {
     those_who_hold_most_end(&mut world, SMALL);
 }
 
+/// Many who hold little, all of whom would have to end at once: a turn ends a few, and nobody ends for want of memory meanwhile.
+#[test]
+fn a_crowd_that_holds_little_each_ends_in_turns() {
+    const CROWD: u32 = 1000;
+    const SMALL: usize = 768 << 10;
+    let policy = Policy { session_bytes_max: 100, ..policy() };
+    let backends = Arc::new(backends(vec![backend(0, SERVERS[0])]));
+    let mut world = World::with_backends(&SimConfig::default(), 1, policy, (backends, SMALL));
+    world.servers.push(Server::new(&world.net, SERVERS[0], Manner::Echo));
+    world.servers[0].deaf = true;
+    world.add_client(CROWD, 3, 300);
+    assert!(world.run(2_000, |world| world.stat(Stat::MessagesIn) == 3 * u64::from(CROWD)));
+    // Of the answers, each session has room for the first alone, and its client takes none.
+    world.clients[0].muted = true;
+    world.servers[0].listen_up();
+    let (mut most, mut used) = (0, 0);
+    for _ in 0..1_000 {
+        let before = world.ends(EndReason::Shed);
+        world.shards[0].turn().unwrap();
+        most = most.max(world.ends(EndReason::Shed) - before);
+        used = used.max(world.stat(Stat::PoolBytes));
+        if world.servers[0].is_due() {
+            world.servers[0].turn();
+        }
+        world.net.elapse(100);
+    }
+    let shed = world.ends(EndReason::Shed);
+    assert!((70..400).contains(&shed) && (1..=64).contains(&most), "{shed} ended, {most} at once");
+    assert!(used > SMALL as u64 / 10 * 8, "{used} bytes at the end of a turn");
+    assert_eq!(world.ends(EndReason::PoolFull), 0);
+    assert!(world.stat(Stat::PoolBytes) <= SMALL as u64 / 10 * 9);
+}
+
 #[test]
 fn those_who_wait_for_a_slow_server_stay() {
     const STORE: usize = 2 << 20;

@@ -40,6 +40,7 @@ use crate::upstream::pool::Pool;
 use crate::upstream::proxy::Header;
 use desk::Desk;
 use hearing::Shortage;
+use shedding::Shedding;
 use tcp::{Begin, Guest, Tcp};
 use yamux::Links;
 
@@ -124,6 +125,7 @@ pub(super) struct Upstreams {
     desk: Desk,
     /// What waits, in either direction.
     pool: Pool,
+    shedding: Shedding,
     tcp: Tcp,
     links: Links,
     listen_addrs: Vec<SocketAddr>,
@@ -150,6 +152,7 @@ impl Upstreams {
         Self {
             desk: Desk::new(backends, shard, reports, now),
             pool: Pool::new(pool_bytes_max),
+            shedding: Shedding::new(now),
             tcp,
             links,
             listen_addrs,
@@ -209,13 +212,17 @@ impl Upstreams {
     }
 
     /// Looks again at sessions that waited for memory which all sessions share.
-    pub(super) fn retry_blocked<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>) {
+    fn retry_blocked<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>, pace: &mut Pace) {
         for _ in 0..floor.sessions.blocked.len().min(budget::BLOCKED) {
             let Some(id) = floor.sessions.blocked.pop_front() else { return };
             let Some(session) = floor.session(id) else { continue };
             session.blocked = false;
+            self.pieces += 1;
             self.resume(driver, floor, id);
             self.forward(driver, floor, id);
+            if pace.is_over(1, budget::RETURNS_US, driver) {
+                return;
+            }
         }
     }
 
@@ -227,11 +234,13 @@ impl Upstreams {
         pace: &mut Pace,
     ) -> bool {
         pace.step();
-        self.retry_blocked(driver, floor);
+        self.retry_blocked(driver, floor, pace);
         let mut in_time = self.events(driver, floor, pace);
+        in_time &= self.shed(driver, floor);
         pace.step();
         in_time &= self.expire(driver, floor, pace);
-        self.links.on_timeouts(&mut self.pool, &mut self.desk, floor);
+        let is_over = || pace.is_over(budget::LOOK_EVERY, budget::CONNECTIONS_US, driver);
+        in_time &= self.links.on_timeouts(&mut self.pool, &mut self.desk, floor, is_over);
         in_time & self.admit_waiting(driver, floor, pace)
     }
 
@@ -499,7 +508,7 @@ impl Upstreams {
         Some(Header::new(key.peer.into(), to, key.conv))
     }
 
-    /// What happened to streams. Tells whether the budgets were enough.
+    /// What happened to streams, as long as there is memory for it. Tells whether the budgets were enough.
     fn events<D: Driver>(
         &mut self,
         driver: &mut D,
@@ -507,11 +516,10 @@ impl Upstreams {
         pace: &mut Pace,
     ) -> bool {
         for _ in 0..budget::STREAM_EVENTS {
-            if !self.event(driver, floor) {
+            if self.must_shed(floor.millis) || !self.event(driver, floor) {
                 return true;
             }
             self.pieces += 1;
-            self.shed(driver, floor);
             if pace.is_over(1, budget::RETURNS_US, driver) {
                 break;
             }

@@ -281,38 +281,27 @@ impl Tcp {
         Some((guest.backend, lost))
     }
 
-    /// Counts the connections that keep bytes, by size, as [`Mux::count_backlogs`] does.
-    ///
-    /// [`Mux::count_backlogs`]: crate::upstream::yamux::Mux::count_backlogs
-    pub(super) fn count_backlogs(&self, classes: &mut [u32; 32]) {
-        for connection in self.chunks.iter().flatten().flatten() {
-            if let Some(class) = connection.backlog().checked_ilog2()
-                && let Some(count) = classes.get_mut(class as usize)
-            {
-                *count += 1;
-            }
-        }
-    }
-
     /// The slots there are.
-    pub(super) fn slots(&self) -> impl Iterator<Item = u32> + use<> {
-        0..u32::try_from(self.chunks.len() * CHUNK).unwrap_or(u32::MAX)
+    pub(super) fn slots(&self) -> u32 {
+        u32::try_from(self.chunks.len() * CHUNK).unwrap_or(u32::MAX)
     }
 
-    /// Ends the connection in a slot if it keeps `bytes_min` bytes or more; whether so.
+    /// Bytes that the connection in a slot keeps, either way.
+    pub(super) fn backlog(&self, slot: u32) -> usize {
+        let (chunk, place) = place(slot);
+        let connection = self.chunks.get(chunk).and_then(|chunk| chunk.get(place)?.as_ref());
+        connection.map_or(0, |c| c.link.inbound() + c.link.outbound())
+    }
+
+    /// Ends the connection in a slot, for what it keeps.
     pub(super) fn shed(
         &mut self,
         slot: u32,
-        bytes_min: usize,
         pool: &mut Pool,
         desk: &mut Desk,
         floor: &mut Floor<'_>,
-    ) -> bool {
-        let keeps = self.at(slot).is_some_and(|c| c.backlog() >= bytes_min.max(1));
-        if keeps {
-            self.with(slot, pool, desk, floor, |link, cx, _| link.shed(cx));
-        }
-        keeps
+    ) {
+        self.with(slot, pool, desk, floor, |link, cx, _| link.shed(cx));
     }
 
     /// A connection of which something is due.
@@ -434,11 +423,6 @@ impl Connection {
         let lost = if unsent > 0 { self.queued.max(rest) } else { rest };
         desk.stats.add(self.guest.backend, BackendStat::MessagesLost, u64::from(lost));
         (self.rest_lost, self.queued) = (false, 0);
-    }
-
-    /// Bytes that it keeps, either way.
-    const fn backlog(&self) -> usize {
-        self.link.inbound() + self.link.outbound()
     }
 
     fn stand(&mut self, standing: Standing, desk: &mut Desk) {

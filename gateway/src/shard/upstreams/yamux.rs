@@ -197,8 +197,14 @@ impl Links {
         self.after(number, Some(Err(error)), desk);
     }
 
-    /// Does what is due on all links.
-    pub(super) fn on_timeouts(&mut self, pool: &mut Pool, desk: &mut Desk, floor: &mut Floor<'_>) {
+    /// Does what is due on links, until `is_over` says so after one of them. Tells whether that was all.
+    pub(super) fn on_timeouts(
+        &mut self,
+        pool: &mut Pool,
+        desk: &mut Desk,
+        floor: &mut Floor<'_>,
+        mut is_over: impl FnMut() -> bool,
+    ) -> bool {
         for number in self.numbers() {
             let now = floor.now;
             let due = self.at(number).and_then(|link| link.mux.poll_timeout(now));
@@ -207,8 +213,12 @@ impl Links {
                     self.with(number, pool, desk, floor, |mux, cx| mux.handle_timeout(cx));
                 self.after(number, outcome, desk);
                 self.dirty = true;
+                if is_over() {
+                    return false;
+                }
             }
         }
+        true
     }
 
     /// When a link has something due.
@@ -387,23 +397,28 @@ impl Links {
         link.book(desk);
     }
 
-    /// Counts the streams that keep bytes, by size; see [`Mux::count_backlogs`].
-    pub(super) fn count_backlogs(&self, classes: &mut [u32; 32]) {
-        self.links.iter().flatten().for_each(|link| link.mux.count_backlogs(classes));
+    /// Slots of streams that a link has ever used; `None` past the last link.
+    pub(super) fn holders(&self, link: u16) -> Option<u32> {
+        let link = self.links.get(usize::from(link))?;
+        Some(link.as_ref().map_or(0, |link| link.mux.slots()))
     }
 
-    /// Ends the streams that keep `bytes_min` bytes or more, until the pool is down to `bytes_used`.
+    /// Bytes that a link's stream keeps, either way.
+    pub(super) fn backlog(&self, link: u16, slot: u32) -> usize {
+        let link = self.links.get(usize::from(link)).and_then(Option::as_ref);
+        link.map_or(0, |link| link.mux.backlog(slot))
+    }
+
+    /// Ends a link's stream, for what it keeps.
     pub(super) fn shed(
         &mut self,
-        bytes_min: usize,
-        bytes_used: usize,
+        link: u16,
+        slot: u32,
         pool: &mut Pool,
         desk: &mut Desk,
         floor: &mut Floor<'_>,
     ) {
-        for number in self.numbers() {
-            self.with(number, pool, desk, floor, |mux, cx| mux.shed(cx, bytes_min, bytes_used));
-        }
+        self.with(link, pool, desk, floor, |mux, cx| mux.shed(cx, slot));
         self.dirty = true;
     }
 

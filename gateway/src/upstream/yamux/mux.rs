@@ -10,7 +10,7 @@ use super::frame::{Flags, HEADER, Header, Kind};
 use super::keepalive::Keepalive;
 use super::outbox::Outbox;
 use super::receive::Reader;
-use super::streams::{INITIAL_WINDOW, Marks, Streams, Timer};
+use super::streams::{INITIAL_WINDOW, Marks, Stream, Streams, Timer};
 use super::transmit::Owed;
 use super::unacked::Unacked;
 use super::{Config, ConfigError, Counters, LinkError, OpenError, PushError, StreamKey};
@@ -438,34 +438,24 @@ impl<S: Copy> Mux<S> {
         &self.counters
     }
 
-    /// Counts the streams that keep bytes for their session or for the backend, by size: `classes[n]` those with 2^n bytes and more, below
-    /// 2^(n + 1). Adds to what is there, so that all connections of a shard can be counted together.
-    pub fn count_backlogs(&self, classes: &mut [u32; 32]) {
-        for slot in 0..self.streams.slots() {
-            if let Some(class) = self.streams.at(slot).and_then(|s| s.backlog().checked_ilog2())
-                && let Some(count) = classes.get_mut(class as usize)
-            {
-                *count += 1;
-            }
-        }
+    /// Slots ever used: those of [`StreamKey::slot`] are below it.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.streams.slots()
     }
 
-    /// Ends the streams that keep `bytes_min` bytes or more, until the pool is down to `bytes_used`.
-    pub fn shed<F: FnMut(S, Event<'_>) -> bool>(
-        &mut self,
-        cx: &mut Cx<'_, F>,
-        bytes_min: usize,
-        bytes_used: usize,
-    ) {
-        for slot in 0..self.streams.slots() {
-            if cx.pool.bytes_used() <= bytes_used {
-                break;
-            }
-            if self.streams.at(slot).is_some_and(|s| s.backlog() >= bytes_min.max(1)) {
-                self.end_with_reset(cx, slot, End::Shed);
-            }
+    /// Bytes kept by the stream in a slot, for its session and for the backend; 0 where there is none.
+    #[must_use]
+    pub fn backlog(&self, slot: u32) -> usize {
+        self.streams.at(slot).map_or(0, Stream::backlog)
+    }
+
+    /// Ends the stream in a slot, if there is one, for the memory that it keeps.
+    pub fn shed<F: FnMut(S, Event<'_>) -> bool>(&mut self, cx: &mut Cx<'_, F>, slot: u32) {
+        if self.streams.at(slot).is_some() {
+            self.end_with_reset(cx, slot, End::Shed);
+            self.transmit(cx.pool);
         }
-        self.transmit(cx.pool);
     }
 
     /// What the backend is waited for, as the error that it is when it does not come, and how long it may stand still
