@@ -314,6 +314,10 @@ impl Sessions {
                     continue;
                 }
                 Fate::IsAsked => session.ask_at(now),
+                Fate::GoesOn if session.kcp.is_idle() => {
+                    self.arm(index, policy, now); // everything was acknowledged in time
+                    continue;
+                }
                 Fate::GoesOn => {}
             }
             self.mark_dirty(index);
