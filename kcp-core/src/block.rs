@@ -42,6 +42,7 @@ impl Block {
             *self = Self::default();
         } else {
             self.cursor = Cursor::default();
+            self.send.forget();
         }
     }
 }

@@ -111,6 +111,9 @@ impl Kcp {
         self.probe.on_flush(now, closed, config.reference.first_probe_wait());
         // Without a block there can be nothing but a probe.
         let Some(block) = self.block.as_deref_mut() else { return Stage::Thorough };
+        if closed {
+            block.send.see(self.space, now);
+        }
         // An interrupted scan has rebuilt only some of the bounds: it starts over.
         if block.cursor.scan.is_some() || block.send.must_scan(self.space, heard, config) {
             block.cursor.scan = Some(self.space.una);
@@ -118,6 +121,7 @@ impl Kcp {
                 Reference::V1_7_1 => self.congestion.window(config, rmt_wnd),
                 Reference::V2_1_1 => self.congestion.cwnd(),
             };
+            block.send.see(self.space, now);
             block.send.begin_scan(heard);
             return Stage::Thorough;
         }

@@ -75,17 +75,25 @@ pub struct QueueLengths {
     pub acks: usize,
 }
 
-/// What is kept of a peer's messages when none can be read, because the next segment is missing.
+/// What a conversation keeps of the store, and since when for a peer that may be the cause. Times are as far as was seen: at the
+/// latest of when it was first asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unfinished {
-    /// Since when, as far as was seen: at the latest when it was first asked. Reading a message begins anew.
-    pub since: Millis,
+pub struct Kept {
+    /// Since when no message can be read of what was received, because the next segment is missing; `None` when one can be, or
+    /// nothing is kept. Reading a message begins anew.
+    pub unfinished: Option<Millis>,
+    /// Since when the peer has not acknowledged all that was queued for it then; `None` when nothing is.
+    pub unacknowledged: Option<Millis>,
     /// Segments.
     pub segments: usize,
-    /// Bytes of the store for what came in its turn, and for the queues it is in; 0 where nothing did.
-    pub bytes: usize,
-    /// Bytes of the store for what came early. A peer may have sent what is due before it, to a store without room.
-    pub early_bytes: usize,
+    /// Bytes of the store for the queues themselves.
+    pub queues: usize,
+    /// Bytes for what is queued and in flight.
+    pub sent: usize,
+    /// Bytes for what was received in its turn.
+    pub in_turn: usize,
+    /// Bytes for what came early. A peer may have sent what is due before it, to a store without room.
+    pub early: usize,
 }
 
 impl Kcp {
@@ -445,17 +453,19 @@ impl Kcp {
         block.map_or(0, |block| block.send.payload_bytes() + block.recv.payload_bytes())
     }
 
-    /// What a peer has sent of messages that it has not finished; `None` when nothing is kept, or when a message can be read.
-    /// Walks the receive queue.
-    pub fn unfinished(&mut self, now: Millis) -> Option<Unfinished> {
+    /// What is kept of the store; `None` while nothing is. Walks all queues.
+    pub fn kept(&mut self, now: Millis) -> Option<Kept> {
         let block = self.block.as_deref_mut()?;
-        let since = block.recv.unfinished_since(now)?;
-        let (all, ready) = block.recv.memory();
-        let in_turn = block.recv.ready() > 0;
-        let bytes = if in_turn { block.bytes() + ready } else { 0 };
-        let early_bytes = block.bytes() + all - bytes;
-        let segments = block.recv.ready() as usize + block.recv.waiting() as usize;
-        Some(Unfinished { since, segments, bytes, early_bytes })
+        let (received, in_turn) = block.recv.memory();
+        Some(Kept {
+            unfinished: block.recv.unfinished_since(now),
+            unacknowledged: block.send.unacknowledged_since(self.space, now),
+            segments: block.recv.segments() + block.send.len(self.space),
+            queues: block.bytes(),
+            sent: block.send.memory(self.space),
+            in_turn,
+            early: received - in_turn,
+        })
     }
 
     /// The segments in flight, oldest first.

@@ -98,7 +98,7 @@ pub use config::{ConfigError, FlushPolicy, KcpConfig, Reference};
 pub use error::{InputError, RecvError, SendError};
 pub use heard::Heard;
 pub use input::FAR_BEHIND;
-pub use kcp::{Cx, Kcp, QueueLengths, Resends, Unfinished};
+pub use kcp::{Cx, Kcp, Kept, QueueLengths, Resends};
 pub use segment::InFlight;
 pub use stats::Stats;
 pub use store::Store;

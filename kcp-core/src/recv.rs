@@ -35,6 +35,11 @@ impl Receiver {
         self.ready == 0 && self.waiting == 0
     }
 
+    /// Fragments kept.
+    pub(crate) const fn segments(&self) -> usize {
+        self.ready as usize + self.waiting as usize
+    }
+
     /// Fragments in order, unread (`nrcv_que`).
     pub(crate) const fn ready(&self) -> u32 {
         self.ready

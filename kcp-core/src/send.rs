@@ -45,6 +45,8 @@ pub(crate) struct Sender {
     /// Payload bytes queued or in flight.
     payload_bytes: usize,
     due: DueBound,
+    /// When somebody first saw something here, and the number behind all that was here then; begun anew when that much was acknowledged.
+    seen: Option<(Millis, Sn)>,
 }
 
 /// What a flush may conclude without looking at the in-flight segments. Means nothing while none is in flight.
@@ -94,6 +96,30 @@ impl Sender {
     /// Payload bytes queued or in flight.
     pub(crate) const fn payload_bytes(&self) -> usize {
         self.payload_bytes
+    }
+
+    /// Memory of all segments.
+    pub(crate) fn memory(&self, space: SendSpace) -> usize {
+        let numbers = (0..space.numbered() + self.queued).map(|n| space.una.add(n));
+        numbers.filter_map(|sn| self.ring.get(sn)).map(|segment| segment.fragment.memory()).sum()
+    }
+
+    /// Notes what is here at `now`, unless something is left of what was here when that was noted last.
+    pub(crate) fn see(&mut self, space: SendSpace, now: Millis) {
+        if self.seen.is_none_or(|(_, end)| space.una.since(end) >= 0) {
+            self.seen = (!self.is_empty(space)).then(|| (now, space.nxt.add(self.queued)));
+        }
+    }
+
+    /// Since when a peer has not acknowledged all that was here then, as far as was seen; `None` when nothing is here.
+    pub(crate) fn unacknowledged_since(&mut self, space: SendSpace, now: Millis) -> Option<Millis> {
+        self.see(space, now);
+        self.seen.map(|(since, _)| since)
+    }
+
+    /// What was seen was another conversation's.
+    pub(crate) const fn forget(&mut self) {
+        self.seen = None;
     }
 
     /// Gives everything back.

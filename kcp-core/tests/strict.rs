@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use kcp_core::wire::{Command, HEADER_LEN, Header};
-use kcp_core::{Conv, Cx, FAR_BEHIND, InputError, Kcp, KcpConfig, Millis, Sn, Store, Unfinished};
+use kcp_core::{Conv, Cx, FAR_BEHIND, InputError, Kcp, KcpConfig, Kept, Millis, Sn, Store};
 use netem::Rng;
 use proptest::prelude::*;
 
@@ -248,27 +248,67 @@ fn what_a_peer_does_not_finish_is_told_with_its_age() {
         kcp.handle_datagram(cx, NOW.add(after_ms), &bytes, |_| false).unwrap();
     };
     let later = NOW.add(100);
-    assert_eq!(kcp.unfinished(later), None);
+    assert_eq!(kcp.kept(later), None);
     input(&mut kcp, &mut store, 5, 2, 2);
     let queues = store.bytes_used() - BUFFER;
-    let early = |bytes| Unfinished { since: NOW.add(5), segments: 1, bytes: 0, early_bytes: bytes };
-    assert_eq!(kcp.unfinished(later), Some(early(queues + BUFFER)));
-    input(&mut kcp, &mut store, 10, 0, 1);
-    let told = |since, in_turn, early| {
-        let (segments, bytes) = (in_turn + early, queues + in_turn * BUFFER);
-        Some(Unfinished { since, segments, bytes, early_bytes: early * BUFFER })
+    let told = |unfinished, in_turn, early| {
+        let (segments, unacknowledged, sent) = (in_turn + early, None, 0);
+        let (in_turn, early) = (in_turn * BUFFER, early * BUFFER);
+        Some(Kept { unfinished, unacknowledged, segments, queues, sent, in_turn, early })
     };
-    assert_eq!(kcp.unfinished(later), told(NOW.add(5), 1, 1));
+    assert_eq!(kcp.kept(later), told(Some(NOW.add(5)), 0, 1));
+    input(&mut kcp, &mut store, 10, 0, 1);
+    assert_eq!(kcp.kept(later), told(Some(NOW.add(5)), 1, 1));
     input(&mut kcp, &mut store, 15, 1, 0);
-    assert_eq!(kcp.unfinished(later), None, "the first can be read");
+    assert_eq!(kcp.kept(later), told(None, 3, 0), "the first can be read");
     let mut cx = Cx { config: &config, store: &mut store };
     assert_eq!(kcp.recv(&mut cx, &mut [0; 200]), Ok(200));
-    let now = kcp.unfinished(later);
-    assert_eq!(now, told(later, 1, 0), "the next counts from when it is looked at");
-    assert_eq!(kcp.unfinished(later.add(50)), now);
+    let now = kcp.kept(later);
+    assert_eq!(now, told(Some(later), 1, 0), "the next counts from when it is looked at");
+    assert_eq!(kcp.kept(later.add(50)), now);
     input(&mut kcp, &mut store, 200, 3, 1);
-    assert_eq!(kcp.unfinished(later.add(150)), told(later, 2, 0));
+    assert_eq!(kcp.kept(later.add(150)), told(Some(later), 2, 0));
     assert_eq!(store.bytes_used(), queues + 2 * BUFFER, "all of it");
+}
+
+#[test]
+fn what_a_peer_does_not_acknowledge_is_told_with_its_age() {
+    let (config, mut store) = (KcpConfig::game(), Store::new(256 << 10));
+    let mut kcp = Kcp::new(CONV);
+    let send = |kcp: &mut Kcp, store: &mut Store, count| {
+        let cx = &mut Cx { config: &config, store };
+        (0..count).for_each(|_| assert_eq!(kcp.send(cx, &[7; 100]), Ok(100)));
+        kcp.flush(cx, NOW);
+        let mut buf = [0; 1_400];
+        while kcp.poll_transmit(cx, NOW, &mut buf).is_some() {}
+    };
+    let acknowledge = |kcp: &mut Kcp, store: &mut Store, una| {
+        let bytes = datagram(&[(header(Command::Wins, 0, una), &[])]);
+        let cx = &mut Cx { config: &config, store };
+        kcp.handle_datagram(cx, NOW, &bytes, |_| false).unwrap();
+    };
+    let at = |ms| NOW.add(ms);
+    let told = |kcp: &mut Kcp, ms| {
+        let kept = kcp.kept(at(ms))?;
+        Some((kept.unacknowledged?, kept.segments, kept.sent / BUFFER))
+    };
+    send(&mut kcp, &mut store, 3);
+    assert_eq!(told(&mut kcp, 10), Some((at(10), 3, 3)));
+    send(&mut kcp, &mut store, 1);
+    acknowledge(&mut kcp, &mut store, 2);
+    assert_eq!(told(&mut kcp, 20), Some((at(10), 2, 2)), "one is left of those at the first look");
+    acknowledge(&mut kcp, &mut store, 3);
+    assert_eq!(told(&mut kcp, 30), Some((at(30), 1, 1)), "they are gone");
+    let kept = kcp.kept(at(30)).unwrap();
+    assert_eq!(kept.queues + kept.sent, store.bytes_used(), "all of it");
+    acknowledge(&mut kcp, &mut store, 4);
+    assert_eq!(kcp.kept(at(40)), None);
+    send(&mut kcp, &mut store, 2);
+    assert_eq!(told(&mut kcp, 50), Some((at(50), 2, 2)), "nothing of before counts");
+    kcp.reset(&mut store);
+    let mut other = Kcp::new(CONV);
+    send(&mut other, &mut store, 9);
+    assert_eq!(told(&mut other, 60), Some((at(60), 9, 9)), "nor another's, in a block used again");
 }
 
 proptest! {

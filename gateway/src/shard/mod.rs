@@ -16,10 +16,10 @@ mod mailbox;
 mod pace;
 mod sessions;
 pub mod stats;
+mod sweep;
 pub mod table;
 mod tombstone;
 mod trim;
-mod unfinished;
 mod upstreams;
 
 use std::io;
@@ -215,7 +215,7 @@ impl<D: Driver> Shard<D> {
         let mut finished = self.ingress(now); // datagram -> owner -> session -> kcp.handle_datagram -> message -> upstream
         finished &= self.returns(now); // upstream -> kcp.send
         finished &= self.expire(now); // timer -> session ends | is asked whether it is there | is dirty
-        finished &= self.shed(now); // store full -> who keeps most of it for longest, of messages never finished, ends
+        finished &= self.shed(now); // store full -> who keeps most of it for longest, and makes no use of it, ends
         finished &= self.egress(now); // dirty session -> kcp.poll_transmit -> driver slot
         finished &= self.part(now); // ended session -> its backend hears of it; links -> driver
         self.trim(now); // memory of a past peak goes back
@@ -324,7 +324,7 @@ impl<D: Driver> Shard<D> {
     }
 
     fn shed(&mut self, now: Millis) -> bool {
-        self.sessions.shed_unfinished(now, &self.mailbox.policy, &mut self.stats)
+        self.sessions.sweep(now, &self.mailbox.policy, &mut self.stats)
     }
 
     fn egress(&mut self, now: Millis) -> bool {

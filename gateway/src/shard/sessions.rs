@@ -6,10 +6,10 @@ use std::hint::black_box;
 use kcp_core::{Cx, Millis, SendError, Store, Wheel};
 
 use super::stats::{DropReason, EndReason, Stat, Stats};
+use super::sweep::Sweep;
 use super::table::{AHEAD, Removed, Table};
 use super::tombstone::Tombstones;
 use super::trim::Trim;
-use super::unfinished::Sweep;
 use super::{Policy, budget};
 use crate::session::{Key, Peer, Session, SessionId, Tie};
 

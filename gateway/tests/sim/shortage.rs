@@ -36,12 +36,12 @@ pub(crate) fn those_who_wait_for_a_server_stay(
     store_bytes_max: usize,
     stand_still: impl Fn(&mut World, bool),
 ) {
-    let busy = |world: &mut World, messages, size| {
-        world.add_client(20, messages, size);
+    let busy = |world: &mut World, sessions, messages, size| {
+        world.add_client(sessions, messages, size);
         world.clients.last_mut().unwrap().outstanding = messages;
     };
-    busy(world, 1_600, 1_200);
-    busy(world, 120, 20_000);
+    busy(world, 20, 1_600, 1_200);
+    busy(world, 8, 120, 20_000);
     world.run(100, |_| false);
     stand_still(world, true);
     let mut most = 0;
@@ -49,55 +49,91 @@ pub(crate) fn those_who_wait_for_a_server_stay(
         world.run(100, |_| false);
         most = most.max(world.stat(Stat::StoreBytes) as usize);
         if tick == 40 {
-            busy(world, 120, 20_000); // to a store without room
+            busy(world, 8, 120, 20_000); // to a store without room
         }
     }
     stand_still(world, false);
     assert!(most > store_bytes_max / 8 * 7, "{most} bytes: it was never full");
     assert!(most <= store_bytes_max, "{most} bytes");
     assert!(world.run(600_000, World::all_answered), "everything arrives");
-    assert_eq!((world.stat(Stat::Sessions), world.stat(Stat::Births)), (60, 60), "nobody ended");
+    assert_eq!((world.stat(Stat::Sessions), world.stat(Stat::Births)), (36, 36), "nobody ended");
     assert_eq!(world.losses(), 0);
 }
 
-/// One of a crowd that means harm: it sends a message of as many fragments as a session may keep, but for the last one or the first
-/// one, and begins again as another session when it is told off.
+/// One of a crowd that means harm: it sends what makes the gateway keep as much for it as a session may, and begins again as another
+/// session when it is told off.
 struct Hoarder {
     conv: u32,
     sent: u32,
-    siege: Siege,
+    manner: Manner,
+    bytes: usize,
+}
+
+/// How it makes the gateway keep that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// It leaves out the first fragment of a message.
+    Early,
+    /// It leaves out the last one.
+    Unfinished,
+    /// It says whole messages, and has no room for what comes back.
+    Deaf,
+    /// It has room for one segment, and takes so many a second.
+    Slow(u32),
 }
 
 /// How a crowd fills a shard's memory.
 #[derive(Clone, Copy)]
-struct Siege {
-    /// Those who leave out the first fragment, and begin before the others.
+pub(crate) struct Siege {
+    /// Those who are early, and begin before the others.
     early: u32,
-    /// Those who leave out the last one.
-    in_turn: u32,
+    others: u32,
+    manner: Manner,
     /// Bytes of a fragment.
     bytes: usize,
-    store: usize,
+    pub(crate) store: usize,
     /// How much honest players say at once.
     sizes: [usize; 3],
     /// How many of those twelve may end, in the middle of a message, as if they were of the crowd.
     taken_for_one: usize,
 }
 
-/// Fragments of the message.
+/// Fragments of a message.
 const FRAGMENTS: u32 = 128;
+/// Messages that those say who take little or nothing.
+const MESSAGES: u32 = 400;
+/// How often they all speak, in milliseconds.
+const ROUND_MS: u32 = 20;
 
 impl Hoarder {
-    /// Sends the next fragments, and some again that may have been refused. `first` is the first one it ever sends.
-    fn go_on(&mut self, first: u32, world: &mut World, rng: &mut Rng) {
+    fn has_sent_all(&self) -> bool {
+        self.sent == self.last()
+    }
+
+    fn last(&self) -> u32 {
+        if self.is_whole() { MESSAGES } else { FRAGMENTS - 1 }
+    }
+
+    fn is_whole(&self) -> bool {
+        matches!(self.manner, Manner::Deaf | Manner::Slow(_))
+    }
+
+    /// Sends the next segments, and some again that may have been refused.
+    fn go_on(&mut self, round: u32, world: &mut World, rng: &mut Rng) {
         let next = self.sent;
-        self.sent = (next + 1 + rng.below(8) as u32).min(FRAGMENTS - 1);
+        self.sent = (next + 1 + rng.below(8) as u32).min(self.last());
         let again: Vec<_> = (0..8).map(|_| rng.below(u64::from(self.sent)) as u32).collect();
+        let first = u32::from(self.manner == Manner::Early);
+        let (wnd, una) = match self.manner {
+            Manner::Early | Manner::Unfinished => (128, 0),
+            Manner::Deaf => (0, 0),
+            Manner::Slow(per_s) => (1, round * ROUND_MS * per_s / 1_000),
+        };
         let mut datagram = Vec::new();
         for sn in (next..self.sent).chain(again).map(|n| first + n) {
-            let left = (FRAGMENTS - 1 - sn) as u8;
-            let header = Header { frg: left, ..header(self.conv, sn, 0) };
-            datagram.extend(segment(header, &vec![left; self.siege.bytes]));
+            let frg = if self.is_whole() { 0 } else { (FRAGMENTS - 1 - sn) as u8 };
+            let header = Header { frg, wnd, ..header(self.conv, sn, una) };
+            datagram.extend(segment(header, &vec![frg; self.bytes]));
             if datagram.len() > 1_000 {
                 world.ghost.send(&std::mem::take(&mut datagram));
             }
@@ -108,72 +144,87 @@ impl Hoarder {
     }
 }
 
-/// Whatever the crowd does.
-fn honest_players_go_on(seed: u64, siege: Siege) {
+/// Where they play.
+pub(crate) fn besieged(seed: u64) -> SimConfig {
     let link = LinkConfig { delay_us: 40_000, jitter_us: 1_000, ..LinkConfig::default() };
-    let config = SimConfig { seed, link, ..SimConfig::default() };
-    let mut world = World::with_store(&config, 1, policy(), siege.store);
+    SimConfig { seed, link, ..SimConfig::default() }
+}
+
+/// Whatever the crowd does.
+pub(crate) fn honest_players_go_on(world: &mut World, seed: u64, siege: Siege) {
     let mut rng = Rng::new(seed);
     // Honest players say small and large things, some of them all the time.
     for size in siege.sizes {
         world.add_client(4, 150, size);
     }
     world.run(200, |_| false);
-    let crowd = |count: u32, from: u32| -> Vec<_> {
-        (0..count).map(|n| Hoarder { conv: from + n, sent: 0, siege }).collect()
+    let Siege { manner, bytes, .. } = siege;
+    let crowd = |count: u32, from: u32, manner| -> Vec<_> {
+        (0..count).map(|n| Hoarder { conv: from + n, sent: 0, manner, bytes }).collect()
     };
-    let (mut early, mut in_turn) = (crowd(siege.early, 800_000), crowd(siege.in_turn, 900_000));
+    let mut early = crowd(siege.early, 800_000, Manner::Early);
+    let mut others = crowd(siege.others, 900_000, manner);
     let early_rounds = if siege.early > 0 { 60 } else { 0 };
     let (mut silent_ms, mut most_ms) = (0, 0);
     let mut before: Vec<u32> = vec![0; 12];
     for round in 0..600_u32 {
-        early.iter_mut().for_each(|hoarder| hoarder.go_on(1, &mut world, &mut rng));
-        let now = if round < early_rounds { &mut [][..] } else { &mut in_turn };
+        early.iter_mut().for_each(|hoarder| hoarder.go_on(round, world, &mut rng));
+        let now = if round < early_rounds { &mut [][..] } else { &mut others };
         for (n, hoarder) in (0..).zip(now) {
-            hoarder.go_on(0, &mut world, &mut rng);
-            if hoarder.sent == FRAGMENTS - 1 && rng.below(100) == 0 {
-                let conv = 1_000_000 + round * siege.in_turn + n;
-                *hoarder = Hoarder { conv, sent: 0, siege };
+            hoarder.go_on(round, world, &mut rng);
+            if hoarder.has_sent_all() && rng.below(100) == 0 {
+                let conv = 1_000_000 + round * siege.others + n;
+                *hoarder = Hoarder { conv, sent: 0, manner, bytes };
             }
         }
         world.ghost.received.clear();
-        world.run(20, |_| false);
-        let now: Vec<u32> = received(&world);
+        world.run(ROUND_MS.into(), |_| false);
+        let now: Vec<u32> = received(world);
         let moved = now.iter().zip(&before).any(|(now, before)| now > before);
-        silent_ms = if moved { 0 } else { silent_ms + 20 };
+        silent_ms = if moved { 0 } else { silent_ms + ROUND_MS };
         most_ms = most_ms.max(silent_ms);
         before = now;
-        if all_but(siege.taken_for_one)(&world) {
+        if all_but(siege.taken_for_one)(world) {
             break;
         }
     }
-    assert!(world.ends(EndReason::Unfinished) > 0, "nobody ended for it");
+    let ended = world.ends(EndReason::Unfinished) + world.ends(EndReason::Shed);
+    assert!(ended > 0, "nobody ended for it");
     let served = world.run(60_000, all_but(siege.taken_for_one));
-    assert!(served, "{:?} of 150 each", received(&world));
+    assert!(served, "{:?} of 150 each", received(world));
     let all: u64 = EndReason::ALL.iter().map(|&reason| world.ends(reason)).sum();
     assert_eq!(world.stat(Stat::Births) - all, world.stat(Stat::Sessions));
     assert!(most_ms <= 2_000, "nobody was served for {most_ms} ms");
 }
 
+fn with_an_echo(seed: u64, siege: Siege) {
+    let mut world = World::with_store(&besieged(seed), 1, policy(), siege.store);
+    honest_players_go_on(&mut world, seed, siege);
+}
+
 /// It could fill the memory three times over.
 const LARGE: Siege = Siege {
     early: 0,
-    in_turn: 40,
+    others: 40,
+    manner: Manner::Unfinished,
     bytes: 1_300,
     store: 2 << 20,
     sizes: [64, 20_000, 60_000],
     taken_for_one: 0,
 };
 
+/// Ten times over.
+pub(crate) const DEAF: Siege = Siege { manner: Manner::Deaf, ..LARGE };
+
 #[test]
 fn a_crowd_that_finishes_no_message_stops_nobody() {
-    for_seeds(8, |seed| honest_players_go_on(seed, LARGE));
+    for_seeds(8, |seed| with_an_echo(seed, LARGE));
 }
 
 #[test]
 fn a_crowd_that_fills_most_with_what_comes_early_and_the_rest_in_turn_stops_hardly_anybody() {
     for_seeds(8, |seed| {
-        honest_players_go_on(
+        with_an_echo(
             seed,
             Siege { early: 20, sizes: [64, 2_000, 20_000], taken_for_one: 2, ..LARGE },
         )
@@ -184,8 +235,18 @@ fn a_crowd_that_fills_most_with_what_comes_early_and_the_rest_in_turn_stops_hard
 #[test]
 fn a_crowd_of_tiny_fragments_stops_nobody() {
     let sizes = [64, 500, 5_000];
-    let tiny = Siege { bytes: 1, in_turn: 200, store: 768 << 10, sizes, ..LARGE };
-    for_seeds(8, |seed| honest_players_go_on(seed, tiny));
+    let tiny = Siege { bytes: 1, others: 200, store: 768 << 10, sizes, ..LARGE };
+    for_seeds(8, |seed| with_an_echo(seed, tiny));
+}
+
+#[test]
+fn a_crowd_that_takes_nothing_stops_nobody() {
+    for_seeds(8, |seed| with_an_echo(seed, DEAF));
+}
+
+#[test]
+fn a_crowd_that_takes_a_little_now_and_then_stops_nobody() {
+    for_seeds(8, |seed| with_an_echo(seed, Siege { manner: Manner::Slow(5), ..LARGE }));
 }
 
 fn all_but(count: usize) -> impl Fn(&World) -> bool {

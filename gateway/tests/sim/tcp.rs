@@ -15,7 +15,9 @@ use net_io::StreamAddr;
 use net_io::sim::SimConfig;
 
 use crate::server::{Manner, Server};
-use crate::shortage::{those_who_hold_most_end, those_who_wait_for_a_server_stay};
+use crate::shortage::{
+    DEAF, besieged, honest_players_go_on, those_who_hold_most_end, those_who_wait_for_a_server_stay,
+};
 use crate::world::{Call, GATEWAY, World, policy};
 use crate::{config, for_seeds};
 
@@ -387,13 +389,14 @@ fn a_backend_that_waits_for_memory_is_counted_once_however_often_it_tries() {
     world.add_client(16, 4, 5_000);
     world.clients[0].reading = false;
     assert!(world.run(20_000, |world| world.stat(Stat::StoreFull) > 0));
-    world.run(1_000, |_| false);
+    // Not for long, or some of them end for it.
+    world.run(50, |_| false);
     let tries = |world: &World| world.stat(Stat::StoreFull);
     let waits = |world: &World| world.backend(0, |b| b.get(BackendStat::WaitedForClient));
     let before = (tries(&world), waits(&world));
     assert!((1..100).contains(&before.1), "{} waits of 16 sessions", before.1);
-    world.run(10_000, |_| false);
-    assert!(tries(&world) > before.0 + 1_000, "they try all the time");
+    world.run(150, |_| false);
+    assert!(tries(&world) > before.0 + 10, "they try all the time");
     assert_eq!(waits(&world), before.1, "and wait on");
     assert_eq!(world.stat(Stat::Sessions), 16);
 }
@@ -459,6 +462,16 @@ fn those_who_wait_for_a_slow_server_stay() {
                 world.servers[0].listen_up();
             }
         });
+    });
+}
+
+#[test]
+fn a_crowd_that_takes_nothing_stops_nobody() {
+    for_seeds(4, |seed| {
+        let backends = (Arc::new(backends(vec![backend(0, SERVERS[0])])), POOL);
+        let mut world = World::with(&besieged(seed), 1, policy(), DEAF.store, Some(backends));
+        world.servers.push(Server::new(&world.net, SERVERS[0], Manner::Echo));
+        honest_players_go_on(&mut world, seed, DEAF);
     });
 }
 

@@ -15,7 +15,9 @@ use net_io::{Driver, StreamAddr};
 use netem::LinkConfig;
 
 use crate::mux_server::{Manner, MuxServer};
-use crate::shortage::{those_who_hold_most_end, those_who_wait_for_a_server_stay};
+use crate::shortage::{
+    DEAF, besieged, honest_players_go_on, those_who_hold_most_end, those_who_wait_for_a_server_stay,
+};
 use crate::world::{Call, World, policy};
 use crate::{config, for_seeds};
 
@@ -394,5 +396,15 @@ fn those_who_wait_for_a_slow_server_stay() {
                 world.mux_servers[0].go_on();
             }
         });
+    });
+}
+
+#[test]
+fn a_crowd_that_takes_nothing_stops_nobody() {
+    for_seeds(4, |seed| {
+        let config = besieged(seed);
+        let Links { mut world, .. } =
+            Links::with_store(&config, 1, 1, policy(), DEAF.store, |_| {});
+        honest_players_go_on(&mut world, seed, DEAF);
     });
 }
