@@ -11,8 +11,8 @@ use kcp_gateway::upstream::backend::{Backend, BackendId, Backends, Kind, OnLoss,
 use kcp_gateway::upstream::framing::{Codec, Framing};
 use kcp_gateway::upstream::link::LinkConfig;
 use kcp_gateway::upstream::route;
-use net_io::StreamAddr;
 use net_io::sim::SimConfig;
+use net_io::{Driver, StreamAddr};
 
 use crate::server::{Manner, Server};
 use crate::shortage::{
@@ -410,6 +410,27 @@ fn those_who_hold_most_end_when_memory_runs_short() {
         World::with_backends(&SimConfig::default(), 1, policy, (Arc::clone(&backends), SMALL));
     world.servers.push(Server::new(&world.net, SERVERS[0], Manner::Echo));
     those_who_hold_most_end(&mut world, SMALL);
+}
+
+/// What a server that stood still made the gateway keep goes back to the allocator, though nothing happens any more.
+#[test]
+fn memory_of_a_peak_goes_back() {
+    let mut world = world(&SimConfig::default(), 1, &[Manner::Echo]);
+    world.servers[0].deaf = true;
+    world.add_client(40, 300, 2_000);
+    world.clients[0].outstanding = 300;
+    world.run(20_000, |_| false);
+    let driver = |world: &World| world.shards[0].driver().stream_counters();
+    assert!(driver(&world).queued_bytes > 5 << 20, "{:?}", driver(&world));
+    world.servers[0].listen_up();
+    assert!(world.run(60_000, World::all_answered));
+    let kept = driver(&world).recycled_bytes;
+    assert!(kept > 5 << 20, "what was needed a moment ago is kept: {kept} bytes");
+    world.run(30_000, |_| false);
+    assert!(driver(&world).recycled_bytes <= 4 << 20, "{:?}", driver(&world));
+    let turns = world.stat(Stat::Turns);
+    world.run(30_000, |_| false);
+    assert!(world.stat(Stat::Turns) - turns < 100, "and then it is quiet");
 }
 
 /// Many who hold little, all of whom would have to end at once: a turn ends a few, and nobody ends for want of memory meanwhile.
