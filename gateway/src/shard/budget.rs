@@ -50,8 +50,8 @@ pub(super) const INGRESS_US: u64 = 1_200;
 pub(super) const RETURNS_US: u64 = 800;
 /// For how long deadlines of connections expire and connections are made for sessions that wait.
 pub(super) const CONNECTIONS_US: u64 = 400;
-/// For how long backends hear of sessions that ended, and sessions that links have room for again send.
-pub(super) const PART_US: u64 = 400;
+/// For how long backends hear of sessions that ended, and for how long sessions that links have room for again send.
+pub(super) const PART_US: u64 = 300;
 /// For how long timers expire.
 pub(super) const EXPIRE_US: u64 = 600;
 /// For how long sessions are flushed: what was queued has yet to leave, 2 ms at most.

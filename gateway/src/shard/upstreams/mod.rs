@@ -14,6 +14,7 @@
 mod desk;
 mod hearing;
 pub(super) mod nats;
+mod parting;
 mod shedding;
 mod tcp;
 mod waiting;
@@ -24,7 +25,7 @@ use std::net::SocketAddr;
 use kcp_core::{Cx as KcpCx, Millis};
 use net_io::{Driver, Now, StreamEvent};
 
-use super::backend_stats::{BackendStat, Parting, SharedBackendStats};
+use super::backend_stats::{BackendStat, SharedBackendStats};
 use super::locals::Locals;
 use super::mailbox::{Mailbox, SharedBackends};
 use super::pace::Pace;
@@ -242,79 +243,6 @@ impl Upstreams {
         let is_over = || pace.is_over(budget::LOOK_EVERY, budget::CONNECTIONS_US, driver);
         in_time &= self.links.on_timeouts(&mut self.pool, &mut self.desk, floor, is_over);
         in_time & self.admit_waiting(driver, floor, pace)
-    }
-
-    /// Tells backends of the sessions that ended, and gives the kernel what links have for it. Tells whether the budgets were
-    /// enough.
-    pub(super) fn part<D: Driver>(
-        &mut self,
-        driver: &mut D,
-        floor: &mut Floor<'_>,
-        pace: &mut Pace,
-    ) -> bool {
-        pace.step();
-        let mut in_time = self.tell_backends(driver, floor, pace);
-        in_time &= self.write_links(driver, floor, pace);
-        in_time & self.links.bury(driver, &mut self.pool, &mut self.desk, floor)
-    }
-
-    /// Tells backends of the sessions that ended: as they ended, but for the order in one turn.
-    fn tell_backends<D: Driver>(
-        &mut self,
-        driver: &mut D,
-        floor: &mut Floor<'_>,
-        pace: &mut Pace,
-    ) -> bool {
-        if self.parting.is_empty() {
-            std::mem::swap(&mut self.parting, &mut floor.sessions.parting);
-        }
-        for _ in 0..budget::PARTING {
-            let Some((id, tie, _)) = self.parting.pop() else { return true };
-            let (now, pool) = (floor.now, &mut self.pool);
-            let closed = match tie {
-                Tie::Tcp(slot) => self.tcp.close(slot, id, now, pool),
-                Tie::Yamux { link, slot } => self.links.close((link, slot), id, now, pool),
-                Tie::Free | Tie::Waiting | Tie::Nats | Tie::Leaving { .. } => None,
-            };
-            let Some((backend, lost)) = closed else { continue };
-            self.desk.left(backend, Parting::Client);
-            self.desk.stats.add(backend, BackendStat::BytesLost, lost as u64);
-            if let Tie::Tcp(slot) = tie {
-                self.pieces += budget::CONNECTION as u64;
-                self.tend(driver, floor, slot);
-            }
-            if pace.is_over(budget::CONNECTION, budget::PART_US, driver) {
-                break;
-            }
-        }
-        self.parting.is_empty()
-    }
-
-    /// Gives the kernel what links have for it, and sessions the room that this makes.
-    fn write_links<D: Driver>(
-        &mut self,
-        driver: &mut D,
-        floor: &mut Floor<'_>,
-        pace: &mut Pace,
-    ) -> bool {
-        if !self.links.take_dirty() {
-            return true;
-        }
-        let mut left = budget::ROOM;
-        for link in self.links.numbers() {
-            self.links.write(driver, link, floor.now, &mut self.pool);
-            while left > 0
-                && let Some(session) = self.links.poll_room(link)
-            {
-                self.has_room(driver, floor, session);
-                left = if pace.is_over(1, budget::PART_US, driver) { 0 } else { left - 1 };
-            }
-            self.links.write(driver, link, floor.now, &mut self.pool);
-        }
-        if left == 0 {
-            self.links.mark_dirty();
-        }
-        left > 0
     }
 
     /// When something here is due even if nothing happens.

@@ -25,6 +25,8 @@ pub(super) struct Links {
     configs: [Option<Config>; BACKENDS_MAX],
     /// Some link has bytes for the kernel.
     dirty: bool,
+    /// The one whose sessions are first to go on.
+    first: u16,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,7 @@ enum Standing {
 impl Links {
     /// No link.
     pub(super) const fn new() -> Self {
-        Self { links: Vec::new(), configs: [None; BACKENDS_MAX], dirty: false }
+        Self { links: Vec::new(), configs: [None; BACKENDS_MAX], dirty: false, first: 0 }
     }
 
     /// Whose a link is.
@@ -277,8 +279,20 @@ impl Links {
     }
 
     /// The links there are.
-    pub(super) fn numbers(&self) -> impl Iterator<Item = u16> + use<> {
+    pub(super) fn numbers(&self) -> std::ops::Range<u16> {
         0..u16::try_from(self.links.len()).unwrap_or(u16::MAX)
+    }
+
+    /// The same, from where the last turn's time was over.
+    pub(super) fn numbers_in_turn(&self) -> impl Iterator<Item = u16> + use<> {
+        let all = self.numbers();
+        let first = self.first.min(all.end);
+        (first..all.end).chain(0..first)
+    }
+
+    /// The next turn is to begin with the link after this one.
+    pub(super) const fn begin_after(&mut self, link: u16) {
+        self.first = link.wrapping_add(1);
     }
 
     /// Some link may have bytes for the kernel, or room for sessions.
