@@ -61,7 +61,7 @@ pub(crate) struct Plan {
     #[arg(long, default_value_t = 75)]
     pub(crate) slow_seconds: u32,
     /// Rounds of the costs
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     pub(crate) rounds: u32,
     /// Seconds of a measurement of costs
     #[arg(long, default_value_t = 6)]

@@ -21,7 +21,7 @@ use trace::{Stretch, Trace};
 /// How to measure.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Plan {
-    /// Numbers of sessions; above 2,000,000 they are only born and idle.
+    /// Numbers of sessions; above 2,000,000 none is asked whether it is there, and none ends.
     #[arg(long, value_delimiter = ',', default_value = "1000,10000,100000,1000000,10000000")]
     sizes: Vec<u32>,
     /// Messages a second of all sessions together, whatever their number.
@@ -66,6 +66,8 @@ struct Row {
     bytes_per_session: f64,
     /// What the process has more than before the first of them came, divided by them.
     grown_bytes_per_session: f64,
+    /// What it has a while after the last of them has ended.
+    left_bytes: f64,
     births_per_s: f64,
     /// CPU time of the whole gateway, here and below. A birth is a first message, taken, acknowledged and echoed.
     cpu_us_per_birth: f64,
@@ -138,14 +140,14 @@ pub(crate) fn run(mut plan: Plan) -> Result<()> {
 /// Birth, silence, messages and death in one run; questions in another, where nothing else is going on.
 fn measure(plan: &Plan, sessions: u32) -> Result<Row> {
     let all = u64::from(sessions);
-    let idle_only = sessions > SPEAKING_MAX;
+    let ends = sessions <= ENDING_MAX;
     // Nobody may end before the last has come and all have spoken.
-    let idle_timeout_s = if idle_only { 86_400 } else { 2 * plan.seconds + 15 + sessions / 15_000 };
+    let idle_timeout_s = if ends { 2 * plan.seconds + 15 + sessions / 15_000 } else { 86_400 };
     let mut watched = Watched::start(&settings(plan, sessions, 0, idle_timeout_s))?;
     let mut trace = Trace::default();
     let before = trace.look(&mut watched)?.resident;
-    let mut load = Load::start(watched.addr, &flags(plan, sessions, !idle_only))?;
-    eprintln!("{sessions} sessions: birth, silence{}", if idle_only { "" } else { ", messages" });
+    let mut load = Load::start(watched.addr, &flags(plan, sessions, true))?;
+    eprintln!("{sessions} sessions: birth, silence, messages");
     trace.watch(&mut watched, &mut load, plan.memory_gib << 30)?;
     let report = load.report()?;
     let born = |moment: &Moment| moment.sum(|c| c.births) == all;
@@ -157,29 +159,32 @@ fn measure(plan: &Plan, sessions: u32) -> Result<Row> {
     let spoken = |moment: &Moment| moment.sum(|c| c.messages) > all;
     let messages = trace.stretch_where(|c| c.messages, spoken);
     let births = trace.stretch(|c| c.births);
-    let (deaths, probes) = if idle_only {
-        (Stretch::default(), Stretch::default())
-    } else {
+    let (mut probed, mut left_bytes) = (Stretch::default(), f64::NAN);
+    if ends {
         eprintln!("{sessions} sessions: death, after {idle_timeout_s} s of silence");
         let limit = Duration::from_secs(u64::from(idle_timeout_s) * 3);
         let dead = trace.watch_until(&mut watched, limit, |m| m.sum(|c| c.sessions) == 0)?;
         ensure!(dead, "{} sessions did not end", trace.sum(|c| c.sessions));
-        let probes = probes(plan, sessions).unwrap_or_else(|error| {
+        let settles = if plan.smoke { Duration::ZERO } else { SETTLES };
+        trace.watch_until(&mut watched, settles, |_| false)?;
+        left_bytes = trace.look(&mut watched)?.resident as f64;
+        probed = probes(plan, sessions).unwrap_or_else(|error| {
             eprintln!("{sessions} sessions: keepalive not measured: {error:#}");
             Stretch::default()
         });
-        (trace.stretch(|c| c.deaths), probes)
-    };
+    }
+    let deaths = trace.stretch(|c| c.deaths);
     let load_bytes = report["generator"]["resident_max_bytes"].as_f64().unwrap_or(f64::NAN);
     Ok(Row {
         sessions,
         resident_bytes: resident,
         bytes_per_session: resident as f64 / all as f64,
         grown_bytes_per_session: resident.saturating_sub(before) as f64 / all as f64,
+        left_bytes,
         births_per_s: births.per_s(),
         cpu_us_per_birth: births.cpu_us_each(),
         cpu_us_per_message: messages.cpu_us_each(),
-        cpu_us_per_probe: probes.cpu_us_each(),
+        cpu_us_per_probe: probed.cpu_us_each(),
         deaths_per_s: deaths.per_s(),
         cpu_us_per_death: deaths.cpu_us_each(),
         idle_cores: idle.cores(),
@@ -235,10 +240,10 @@ fn flags(plan: &Plan, sessions: u32, speaks: bool) -> String {
 }
 
 fn heading() -> String {
-    let row = |cells: [&str; 15]| {
-        let [sessions, a, b, c, d, e, f, g, h, i, j, k, l, m, n] = cells;
+    let row = |cells: [&str; 16]| {
+        let [sessions, a, b, c, z, d, e, f, g, h, i, j, k, l, m, n] = cells;
         format!(
-            "{sessions:>10} {a:>9} {b:>9} {c:>9} | {d:>8} {e:>8} {f:>8} {g:>8} | {h:>9} {i:>9} | {j:>7} {k:>8} {l:>8} | {m:>8} \
+            "{sessions:>10} {a:>9} {b:>9} {c:>9} {z:>6} | {d:>8} {e:>8} {f:>8} {g:>8} | {h:>9} {i:>9} | {j:>7} {k:>8} {l:>8} | {m:>8} \
              {n:>8}"
         )
     };
@@ -248,6 +253,7 @@ fn heading() -> String {
             "resident",
             "bytes per",
             "grown",
+            "left,",
             "CPU us",
             "per",
             "per",
@@ -261,10 +267,10 @@ fn heading() -> String {
             "both",
         ]),
         row([
-            "", "MB", "session", "by", "birth", "message", "probe", "death", "per s", "per s",
+            "", "MB", "session", "by", "MB", "birth", "message", "probe", "death", "per s", "per s",
             "core %", "turn ms", "CPU ms", "B/sess.", "MB max",
         ]),
-        row(["at most", "", "256", "", "5", "", "5", "1", "", "", "1", "", "5", "", ""]),
+        row(["at most", "", "256", "", "", "5", "", "5", "1", "", "", "1", "", "5", "", ""]),
     ]
     .join("\n")
 }
@@ -274,12 +280,13 @@ fn line(row: &Row) -> String {
         if value.is_finite() { format!("{value:.digits$}") } else { "-".to_owned() }
     };
     format!(
-        "{:>10} {:>9.1} {:>9.1} {:>9.1} | {:>8} {:>8} {:>8} {:>8} | {:>9} {:>9} | {:>7.2} {:>8.2} {:>8.2} | {:>8} \
+        "{:>10} {:>9.1} {:>9.1} {:>9.1} {:>6} | {:>8} {:>8} {:>8} {:>8} | {:>9} {:>9} | {:>7.2} {:>8.2} {:>8.2} | {:>8} \
          {:>8.0}",
         row.sessions,
         row.resident_bytes as f64 / 1e6,
         row.bytes_per_session,
         row.grown_bytes_per_session,
+        figure(row.left_bytes / 1e6, 0),
         figure(row.cpu_us_per_birth, 2),
         figure(row.cpu_us_per_message, 2),
         figure(row.cpu_us_per_probe, 2),
@@ -294,5 +301,7 @@ fn line(row: &Row) -> String {
     )
 }
 
-/// More sessions than this would take too long to speak and to end.
-const SPEAKING_MAX: u32 = 2_000_000;
+/// More sessions than this would take too long to be asked and to end.
+const ENDING_MAX: u32 = 2_000_000;
+/// From the last end to when memory is looked at: tombstones are kept for 30 s, and payload's memory goes back slowly.
+const SETTLES: Duration = Duration::from_secs(45);
