@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use net_io::steer::Steering;
-use net_io::{DriverKind, IoChoice, Probe, SocketOptions, UdpSocket};
+use net_io::{DriverKind, IoChoice, Probe, SocketOptions, StreamConfig, UdpSocket};
 use serde::Serialize;
 
 use crate::banner::bytes;
@@ -64,7 +64,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     findings.push(steering(config));
     findings.push(ipv6(config, &proc));
     findings.push(cores(&sizes));
-    findings.push(memory(&sizes));
+    findings.push(memory(&sizes, config));
     findings.extend(host::Around::read(Path::new("/")).findings(config, &sizes));
     findings.extend(connections(&sizes, config, &proc));
     findings
@@ -313,16 +313,27 @@ fn cores(sizes: &Sizes) -> Finding {
     }
 }
 
-fn memory(sizes: &Sizes) -> Finding {
-    let store = sizes.store_bytes_per_shard as u64 * u64::from(sizes.shards);
-    let needed = store.saturating_add(u64::from(sizes.sessions_max) * 1024);
+/// Sessions, payload in flight, and what may wait on the way to backends and from them.
+fn memory(sizes: &Sizes, config: &Config) -> Finding {
+    let waiting = match config.upstream.has_backends() {
+        true => {
+            config.upstream.pool_bytes_max.saturating_add(StreamConfig::default().write_pool as u64)
+        }
+        false => 0,
+    };
+    let of_shard = (sizes.store_bytes_per_shard as u64).saturating_add(waiting);
+    let of_shards = of_shard.saturating_mul(sizes.shards.into());
+    let needed = of_shards.saturating_add(u64::from(sizes.sessions_max) * 1024);
     let is_enough = needed <= sizes.memory;
     Finding {
         name: "memory",
         verdict: if is_enough { Verdict::Good } else { Verdict::Poor },
         found: bytes(sizes.memory),
         wanted: format!("{} at every limit", bytes(needed)),
-        fix: (!is_enough).then(|| "lower session.max or shards.store_bytes_max".into()),
+        fix: (!is_enough).then(|| match waiting {
+            0 => "lower session.max or shards.store_bytes_max".into(),
+            _ => "lower session.max, shards.store_bytes_max or upstream.pool_bytes_max".into(),
+        }),
     }
 }
 
@@ -421,6 +432,22 @@ mod tests {
         assert_eq!(rmem.fix.as_deref(), Some("sysctl -w net.core.rmem_max=4194304"));
         let ipv6 = ipv6(&config, &proc);
         assert_eq!(ipv6.verdict, Verdict::Poor);
+    }
+
+    #[test]
+    fn what_waits_for_backends_takes_memory_too() {
+        let mut config = Config::default();
+        let host = Host { cores: vec![0, 1, 2], parallelism: 3, memory: 1 << 30 };
+        let verdict = |config: &Config| {
+            let finding = memory(&Sizes::of(config, &host), config);
+            (finding.verdict, finding.wanted, finding.fix.is_some())
+        };
+        let wanted = |text: &str| format!("{text} at every limit");
+        assert_eq!(verdict(&config), (Verdict::Good, wanted("768.0 MiB"), false));
+        config.upstream.url = UpstreamUrl::parse("yamux://10.0.0.1:7000").unwrap();
+        assert_eq!(verdict(&config), (Verdict::Poor, wanted("1.1 GiB"), true));
+        config.upstream.pool_bytes_max = 1 << 20;
+        assert_eq!(verdict(&config), (Verdict::Good, wanted("963.0 MiB"), false));
     }
 
     #[test]

@@ -267,8 +267,8 @@ fn heading() -> String {
             "both",
         ]),
         row([
-            "", "MB", "session", "by", "MB", "birth", "message", "probe", "death", "per s", "per s",
-            "core %", "turn ms", "CPU ms", "B/sess.", "MB max",
+            "", "MB", "session", "by", "MB", "birth", "message", "probe", "death", "per s",
+            "per s", "core %", "turn ms", "CPU ms", "B/sess.", "MB max",
         ]),
         row(["at most", "", "256", "", "", "5", "", "5", "1", "", "", "1", "", "5", "", ""]),
     ]
