@@ -154,6 +154,7 @@ mod tests {
             idle_cores: 0.0,
             longest_turn_us: 10,
             longest_turn_cpu_us: 400,
+            left_bytes: 9e6,
             load_bytes_per_session: 150.0,
             memory_max_bytes: 1 << 21,
         };
