@@ -5,7 +5,7 @@
 //! would a crowd that announces no room, or acknowledges too little to be given up. Who keeps how much, and since when, takes a look at
 //! every session to find out. That is done only when the store is full, for a part of the slots a turn, and twice: first to learn
 //! whose end would be enough, then to end them. A client that takes what is there for it is well, however much that is: its queue is
-//! slow when what was in it at one look is not gone by a later one. Those whose queue is slow end first, if that is enough: to
+//! slow when what was in it at one look is not gone a second later. Those whose queue is slow end first, if that is enough: to
 //! acknowledge needs no room here, and to finish a message does.
 //!
 //! A store may be full of other things. Most of it may go by itself, for a backend reads it or a client acknowledges it; who waits
@@ -25,6 +25,7 @@ use kcp_core::{Kept, Millis};
 use super::sessions::Sessions;
 use super::stats::{EndReason, Stats};
 use super::{Policy, budget};
+use crate::session::Tie;
 
 /// How far that is.
 #[derive(Debug)]
@@ -99,15 +100,15 @@ impl Sweep {
     }
 
     /// What of all that a session keeps does not go by itself; `None` where all of it may.
-    fn hoard_of(&self, kept: &Kept, waits_for_backend: bool) -> Option<Hoard> {
-        let slow = kept.unacknowledged.filter(|since| self.age_ms(*since).is_some());
+    fn hoard_of(&self, kept: &Kept, has_backend: bool) -> Option<Hoard> {
+        let slow = kept.unacknowledged.filter(|since| self.at.since(*since) >= SLOW_MS);
         let begun = kept.unfinished.filter(|_| kept.in_turn > 0);
         let Some(since) = [slow, begun].into_iter().flatten().reduce(Millis::earliest) else {
             let (since, early_bytes) = (kept.unfinished?, kept.queues + kept.early);
             return Some(Hoard { since, bytes: 0, early_bytes, reason: EndReason::Unfinished });
         };
-        // What a client has said may wait for room among what it does not take.
-        let received = if begun.is_some() || !waits_for_backend { kept.in_turn } else { 0 };
+        // Without a backend, what a client has said waits for room among what it does not take.
+        let received = if begun.is_some() || !has_backend { kept.in_turn } else { 0 };
         let (sent, reason) = match slow {
             Some(_) => (kept.sent, EndReason::Shed),
             None => (0, EndReason::Unfinished),
@@ -210,7 +211,7 @@ impl Sessions {
             let Some(session) = self.table.get_mut(slot) else { continue };
             let Some(kept) = session.kcp.kept(now) else { continue };
             *left = left.saturating_sub(kept.segments / SEGMENTS_PER_SLOT);
-            if let Some(hoard) = self.sweep.hoard_of(&kept, session.waits_for_backend) {
+            if let Some(hoard) = self.sweep.hoard_of(&kept, session.tie != Tie::Free) {
                 return Some((slot, hoard));
             }
         }
@@ -242,6 +243,9 @@ const CLASSES: usize = 64;
 /// What is younger than this is not blamed, in milliseconds: some round trips of a client that is well. Not more, or whoever fills
 /// the store in less time than that is never blamed, and those are who wait for room.
 const HELD_MS: u64 = 250;
+
+/// What is not acknowledged for so many milliseconds may be blamed as well: some round trips of a client that is far away, or busy.
+const SLOW_MS: i32 = 1_000;
 
 /// From a sweep that ended nobody to the next, in milliseconds.
 const AGAIN_MS: u32 = 250;
@@ -282,9 +286,9 @@ mod tests {
             in_turn: 300,
             early: 4_000,
         };
-        let (young, old) = (Some(START.add(3_751)), Some(START.add(3_750)));
-        let hoard = |kept: Kept, waits| {
-            let hoard = sweep.hoard_of(&kept, waits);
+        let (young, old) = (Some(START.add(3_001)), Some(START.add(3_000)));
+        let hoard = |kept: Kept, has_backend| {
+            let hoard = sweep.hoard_of(&kept, has_backend);
             hoard.map(|hoard| (hoard.bytes, hoard.early_bytes, hoard.reason))
         };
         let (shed, unfinished) = (EndReason::Shed, EndReason::Unfinished);
