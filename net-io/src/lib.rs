@@ -38,6 +38,7 @@ pub mod clock;
 mod cmsg;
 pub mod driver;
 pub mod epoll;
+pub mod heap;
 mod outbox;
 pub mod probe;
 #[cfg(feature = "sim")]

@@ -105,6 +105,17 @@ pub(crate) fn thread_cpu() -> Duration {
     }
 }
 
+/// The size from which on malloc maps a piece by itself, in bytes; fixed from now on.
+#[cfg(target_env = "gnu")]
+pub(crate) fn set_mmap_threshold(bytes: i32) {
+    // SAFETY: changes a setting of the allocator's under its own lock. It refuses no size below 32 MiB.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, bytes) };
+}
+
+/// Nothing to set: malloc is another one.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn set_mmap_threshold(_bytes: i32) {}
+
 /// Attaches a classic BPF program to the SO_REUSEPORT group of a bound socket.
 pub(crate) fn attach_reuseport(
     fd: BorrowedFd<'_>,

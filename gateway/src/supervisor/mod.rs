@@ -17,7 +17,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, after, bounded, never, select, tick};
 use net_io::socket::BindError;
 use net_io::steer::Steering;
-use net_io::{DriverConfig, Probe, SocketOptions, UdpSocket};
+use net_io::{DriverConfig, Probe, SocketOptions, UdpSocket, heap};
 
 use crate::config::{Config, Listener, Source, Steer};
 use crate::control::command::ShardCommand;
@@ -236,6 +236,7 @@ impl Drop for Gateway {
 }
 
 fn start(config: Config, source: Option<Source>) -> Result<Gateway, StartError> {
+    heap::return_large_pieces(); // or the sessions of a past peak would stay in it
     let sizes = Sizes::of(&config, &Host::look());
     let probe = probe(&config)?;
     let (config, absent, groups) = bind_all(config, usize::from(sizes.shards))?;
