@@ -9,6 +9,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,9 @@ use kcp_loadgen::serve::{
 };
 use kcp_loadgen::sources::Sources;
 use kcp_loadgen::{Scenario, run};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 
 #[test]
 fn every_message_comes_back() {
@@ -82,42 +86,69 @@ fn a_server_that_dies_in_mid_traffic_loses_what_is_counted_and_nothing_else() {
     let port = nats.port;
     let backend = backend(&nats, Behaviour::Echo);
     let gateway = gateway(&nats);
-    let mut scenario = scenario(&gateway, 200);
-    scenario.traffic.load = Load::Open { period: Duration::from_millis(20) };
-    scenario.phases.duration = Duration::from_secs(5);
-    scenario.phases.drain = Duration::from_secs(3);
-    let report = thread::scope(|scope| {
-        let load = scope.spawn(|| run(&scenario).unwrap());
-        until_known(&gateway, NatsStat::Published, 5_000);
+    let report = under_load(&gateway, || {
         drop(nats);
         let stats = gateway.nats().unwrap();
         until(|| (stats.get(NatsStat::Connected) == 0).then_some(()));
         let before = stats.get(NatsStat::Published);
-        let _nats = Nats::start(Some(port));
+        let nats = Nats::start(Some(port));
         until_known(&gateway, NatsStat::Connected, 1);
         until_known(&gateway, NatsStat::Published, before + 5_000);
-        load.join().unwrap()
+        nats
     });
-    let counts = report.counts;
+    accounted(&report, &gateway, &backend);
+}
+
+#[test]
+fn a_connection_cut_in_mid_traffic_loses_what_is_counted_and_nothing_else() {
+    let nats = Nats::start(None);
+    let backend = backend(&nats, Behaviour::Echo);
+    let wire = Wire::to(nats.port);
+    let gateway = gateway_at(wire.port);
+    until_known(&gateway, NatsStat::Connected, 1);
+    let report = under_load(&gateway, || {
+        wire.cut.notify_one();
+        until_known(&gateway, NatsStat::Connects, 2);
+    });
+    accounted(&report, &gateway, &backend);
+    let stats = gateway.nats().unwrap();
+    assert_eq!(stats.losses(Loss::NoBackend), 0, "the backend was there all the time");
+}
+
+/// What a load saw to which something happened in its middle.
+fn under_load<T>(gateway: &Gateway, happens: impl FnOnce() -> T) -> Report {
+    let mut scenario = scenario(gateway, 200);
+    scenario.traffic.load = Load::Open { period: Duration::from_millis(20) };
+    scenario.phases.duration = Duration::from_secs(5);
+    scenario.phases.drain = Duration::from_secs(3);
+    thread::scope(|scope| {
+        let load = scope.spawn(|| run(&scenario).unwrap());
+        until_known(gateway, NatsStat::Published, 5_000);
+        let _until_the_end = happens();
+        load.join().unwrap()
+    })
+}
+
+/// The connection was lost once, no session with it, and of messages no more than the gateway says.
+fn accounted(report: &Report, gateway: &Gateway, backend: &Server) {
+    let counts = &report.counts;
     assert_eq!((counts.established, counts.dead_sessions), (200, 0));
     assert_eq!((counts.duplicated, counts.reordered, counts.corrupted), (0, 0, 0));
-    assert_eq!(gateway.stats().get(Stat::Sessions), 200, "sessions outlive the server");
+    assert_eq!(gateway.stats().get(Stat::Sessions), 200, "sessions outlive the connection");
     let (stats, Totals { messages_in, messages_out, .. }) =
         (gateway.nats().unwrap(), backend.totals());
     let (there, back) = (
         stats.get(NatsStat::Published) - messages_in,
         messages_out - stats.get(NatsStat::Delivered),
     );
+    // After its server the backend subscribes again a little later than the gateway publishes again.
+    let (unconfirmed, no_backend) =
+        (stats.losses(Loss::Unconfirmed), stats.losses(Loss::NoBackend));
     println!(
-        "{} sent, {} lost: {there} on the way to the backend (counted: {} + {}), {back} on the way back",
-        counts.sent,
-        report.lost,
-        stats.losses(Loss::Unconfirmed),
-        stats.losses(Loss::NoBackend)
+        "{} sent, {} lost: {there} on the way to the backend (counted: {unconfirmed} + {no_backend}), {back} on the way back",
+        counts.sent, report.lost,
     );
-    // The backend subscribes again a little later than the gateway publishes again.
-    let counted = stats.losses(Loss::Unconfirmed) + stats.losses(Loss::NoBackend);
-    assert!(there <= counted, "{there} lost, but not counted");
+    assert!(there <= unconfirmed + no_backend, "{there} lost, but not counted");
     assert_eq!(report.lost, there + back, "every message is accounted for");
     assert_eq!(stats.get(NatsStat::Connects), 2);
 }
@@ -221,6 +252,37 @@ impl Drop for Nats {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Between a gateway and its server, to be cut while both live on.
+struct Wire {
+    cut: Arc<Notify>,
+    port: u16,
+    _runtime: Runtime,
+}
+
+impl Wire {
+    fn to(server: u16) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let (cut, port) = (Arc::new(Notify::new()), listener.local_addr().unwrap().port());
+        runtime.spawn(relay(listener, server, Arc::clone(&cut)));
+        Self { cut, port, _runtime: runtime }
+    }
+}
+
+/// One connection at a time; what it holds when it is cut is lost.
+async fn relay(listener: TcpListener, server: u16, cut: Arc<Notify>) {
+    loop {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+            () = cut.notified() => {}
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use net_io::Waker;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
 
 use super::rooms::{JoinError, Rooms};
 use super::window::{Given, Window};
@@ -245,17 +246,22 @@ impl Engine {
         self.window.connected.get() && client.connection_state() != State::Connected
     }
 
-    /// Publishes what sessions say.
+    /// Publishes what sessions say, and asks now and then how far the server has come.
     async fn outward(&self, client: &Client) {
+        let mut next_mark = Instant::now();
         loop {
             let moved = self.publish_all(client).await;
-            if self.window.wants_mark() {
+            if self.window.wants_mark() && Instant::now() >= next_mark {
                 let mark = self.window.mark();
                 // A closed client has ended; `run` ends as well.
                 let _ = client.publish(self.subjects.mark(), mark).await;
+                next_mark = Instant::now() + MARK_EVERY;
             }
             if !moved {
-                self.bell.notified().await;
+                tokio::select! {
+                    () = self.bell.notified() => {}
+                    () = sleep_until(next_mark), if self.window.wants_mark() => {}
+                }
             }
         }
     }
@@ -500,6 +506,8 @@ const RECEIVED_MAX: usize = 8192;
 const EVENTS_MAX: usize = 64;
 /// How often the connection is looked at when it says nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the server is asked how far it has come, at most.
+const MARK_EVERY: Duration = Duration::from_millis(1);
 /// For the first message to come back.
 const PROOF_WITHIN: Duration = Duration::from_secs(5);
 /// How soon a connection that died without a word is found out, about three times over.

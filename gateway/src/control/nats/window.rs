@@ -16,7 +16,9 @@ pub(super) enum Given {
     Mark,
 }
 
-/// How far the server has confirmed what was published: a message to ourselves, a mark, comes back behind all that was sent before it.
+/// How far the server has come with what was published: a message to ourselves, a mark, comes back behind all that was sent before
+/// it. Then the server has taken that, and may not yet have written it to a backend: it writes to its clients in no order, after each
+/// read. So a mark confirms what stood before the one that came back ahead of it: by then the server has read, and written, again.
 #[derive(Default)]
 pub(super) struct Window {
     pub(super) connected: Cell<bool>,
@@ -24,6 +26,8 @@ pub(super) struct Window {
     epoch: Cell<u64>,
     published: Cell<Count>,
     confirmed: Cell<Count>,
+    /// What was published when the last mark was sent, which the next one confirms.
+    marked_at: Cell<Count>,
     /// A mark is on its way.
     marked: Cell<bool>,
     /// All that was given to the client, marks included, counted as the client counts what it has written.
@@ -102,19 +106,21 @@ impl Window {
         let arrives = left.fold(self.published.get(), |count, given| count.without(*given));
         let lost = arrives.messages.saturating_sub(self.confirmed.get().messages);
         self.confirmed.set(arrives);
+        self.marked_at.set(arrives);
         lost
     }
 
     /// What was received is lost, perhaps the mark among it: another one must be sent.
     pub(super) fn on_overrun(&self) {
         self.marked.set(false);
+        self.marked_at.set(self.confirmed.get()); // nobody has seen that it came back
     }
 
     /// The payload of a mark, which is to be published at once.
     pub(super) fn mark(&self) -> Bytes {
         self.marked.set(true);
         self.on_publish(Given::Mark);
-        let Count { all, messages } = self.published.get();
+        let Count { all, messages } = self.marked_at.replace(self.published.get());
         [self.epoch.get(), all, messages].map(u64::to_be_bytes).concat().into()
     }
 
@@ -166,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_confirms_what_was_published_before_it() {
+    fn a_mark_confirms_what_stood_before_the_one_ahead_of_it() {
         let window = Window::new(7);
         assert!(!window.is_open() && !window.wants_mark());
         window.on_connected();
@@ -177,10 +183,16 @@ mod tests {
         window.on_publish(Given::Message);
         assert!(!window.is_open());
         window.on_mark(&mark);
-        assert!(window.is_open() && window.wants_mark());
+        assert!(!window.is_open() && window.wants_mark(), "taken, and handed on to nobody yet");
+        let mark = window.mark();
+        window.on_mark(&mark);
+        assert!(window.is_open() && window.wants_mark(), "all but the last");
         window.mark();
         window.on_overrun();
         assert!(window.wants_mark(), "the mark may have been lost");
+        let next = window.mark();
+        window.on_mark(&next);
+        assert!(window.wants_mark(), "the one ahead of it may not have come so far");
         assert_eq!(window.on_disconnected(u64::MAX), 1);
         assert!(!window.is_open());
         window.on_connected();
@@ -202,6 +214,8 @@ mod tests {
             window.on_publish(Given::Message);
             window.on_refused();
         }
+        window.on_mark(&mark);
+        let mark = window.mark();
         window.on_mark(&mark);
         assert!(window.is_open() && !window.wants_mark(), "all that was sent is confirmed");
         window.on_publish(Given::Message);
