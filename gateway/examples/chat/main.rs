@@ -9,9 +9,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use ppp::v2::{Addresses, Header};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio_uring::net::{TcpListener, TcpStream};
 
@@ -27,9 +27,9 @@ struct Player {
 }
 
 impl Player {
-    /// One who does not read misses what the others say; nobody waits for them.
-    fn tell(&self, line: String) {
-        let _ = self.lines.try_send(line);
+    /// One who does not read misses what is said; nobody waits for them.
+    fn tell(&self, line: &str) {
+        let _ = self.lines.try_send(line.to_owned());
     }
 
     fn say(&self, line: &str) {
@@ -40,41 +40,23 @@ impl Player {
 
     fn enter(&mut self, room: &str) {
         self.leave();
-        self.room = room.to_owned();
+        room.clone_into(&mut self.room);
         let place = (self.id.clone(), self.lines.clone());
         self.rooms.borrow_mut().entry(room.to_owned()).or_default().extend([place]);
         self.say(&format!("* {} joined {room}", self.id.0));
     }
 
     fn leave(&self) {
-        let mut rooms = self.rooms.borrow_mut();
-        if let Some(room) = rooms.get_mut(&self.room) {
-            room.remove(&self.id);
-        }
-        rooms.retain(|_, players| !players.is_empty());
-        drop(rooms);
+        self.rooms.borrow_mut().get_mut(&self.room).and_then(|room| room.remove(&self.id));
+        self.rooms.borrow_mut().retain(|_, players| !players.is_empty());
         self.say(&format!("* {} left", self.id.0));
     }
 
-    /// `false` when it wants to go.
-    fn obey(&mut self, line: &str) -> bool {
-        match line.split_once(' ').unwrap_or((line, "")) {
-            ("/join", room) => self.enter(&first(room, 16, "lobby")),
-            ("/who", _) => {
-                let rooms = self.rooms.borrow();
-                let here = rooms.get(&self.room).into_iter().flat_map(BTreeMap::keys);
-                let names: Vec<&str> = here.map(|(name, _)| name.as_str()).collect();
-                self.tell(format!("* in {}: {}", self.room, names.join(", ")));
-            }
-            ("/quit", _) => {
-                self.tell("bye".to_owned());
-                return false;
-            }
-            (command, _) if command.starts_with('/') => self.tell(HELP.to_owned()),
-            _ if line.is_empty() => {}
-            _ => self.say(&first(&format!("{}: {line}", self.id.0), 16_000, "")),
-        }
-        true
+    fn who(&self) -> String {
+        let rooms = self.rooms.borrow();
+        let here = rooms.get(&self.room).into_iter().flat_map(BTreeMap::keys);
+        let names: Vec<&str> = here.map(|(name, _)| name.as_str()).collect();
+        format!("* in {}: {}", self.room, names.join(", "))
     }
 }
 
@@ -104,50 +86,46 @@ impl Reader {
     }
 
     /// The PROXY header: who the client is, and the number of its conversation.
-    async fn proxy(&mut self) -> io::Result<(SocketAddr, Option<u32>)> {
-        let none = || io::Error::new(ErrorKind::InvalidData, "no PROXY header");
-        let head = self.exactly(16).await?;
-        if !head.starts_with(b"\r\n\r\n\0\r\nQUIT\n\x21") {
-            return Err(none());
-        }
-        let body = self.exactly(be16(&head[14..])).await?;
-        let (ip, size) = match (head[13] >> 4, body.first_chunk::<4>(), body.first_chunk::<16>()) {
-            (1, Some(v4), _) => (IpAddr::from(*v4), 4),
-            (2, _, Some(v6)) => (IpAddr::from(*v6), 16),
-            _ => return Err(none()),
+    async fn proxy(&mut self) -> io::Result<String> {
+        let mut bytes = self.exactly(16).await?;
+        bytes.extend(self.exactly(be16(&bytes[14..])).await?);
+        let header = Header::try_from(&*bytes).map_err(io::Error::other)?;
+        let client = match &header.addresses {
+            Addresses::IPv4(v4) => format!("{} port {}", v4.source_address, v4.source_port),
+            Addresses::IPv6(v6) => format!("{} port {}", v6.source_address, v6.source_port),
+            Addresses::Unspecified | Addresses::Unix(_) => "unknown".to_owned(),
         };
-        let port = body.get(2 * size..).and_then(|rest| rest.first_chunk()).ok_or_else(none)?;
-        let mut fields = body.get(2 * size + 4..).ok_or_else(none)?;
-        let mut conv = None;
-        while let [kind, high, low, rest @ ..] = fields {
-            let len = be16(&[*high, *low]);
-            let (value, later) = rest.split_at_checked(len).ok_or_else(none)?;
-            if *kind == FIELD_CONV {
-                conv = value.try_into().ok().map(u32::from_be_bytes);
-            }
-            fields = later;
-        }
-        Ok((SocketAddr::new(ip, u16::from_be_bytes(*port)), conv))
+        let conv = header.tlvs().flatten().find(|field| field.kind == FIELD_CONV);
+        let conv = conv.and_then(|field| Some(u32::from_be_bytes(*field.value.first_chunk()?)));
+        Ok(format!("{client}, conversation {}", conv.unwrap_or_default()))
     }
 }
 
 async fn serve(stream: Rc<TcpStream>, rooms: Rc<RefCell<Rooms>>, number: u64) -> io::Result<()> {
     let mut reader = Reader { stream: Rc::clone(&stream), read: Vec::new() };
-    let (client, conv) = reader.proxy().await?;
+    let client = reader.proxy().await?;
     let name = first(&reader.line().await?, 16, "nobody");
-    println!("{name}: {client}, conversation {}", conv.unwrap_or_default());
+    println!("{name}: {client}");
     let (lines, queue) = mpsc::channel(QUEUE);
     let writer = tokio_uring::spawn(write(stream, queue));
     let mut player = Player { rooms, id: (name, number), room: String::new(), lines };
-    player.tell(format!("welcome, {}. {HELP}", player.id.0));
+    player.tell(&format!("welcome, {}. {HELP}", player.id.0));
     player.enter("lobby");
     while let Ok(line) = reader.line().await {
-        if !player.obey(&line) {
-            break;
+        match line.split_once(' ').unwrap_or((&line, "")) {
+            ("/join", room) => player.enter(&first(room, 16, "lobby")),
+            ("/who", _) => player.tell(&player.who()),
+            ("/quit", _) => {
+                player.tell("bye");
+                break;
+            }
+            (command, _) if command.starts_with('/') => player.tell(HELP),
+            _ if line.is_empty() => {}
+            _ => player.say(&first(&format!("{}: {line}", player.id.0), 16_000, "")),
         }
     }
     player.leave();
-    drop(player);
+    drop(player); // nobody else sends to it
     writer.await.unwrap_or(Ok(()))
 }
 
@@ -166,8 +144,8 @@ fn be16(bytes: &[u8]) -> usize {
 }
 
 fn first(text: &str, letters: usize, otherwise: &str) -> String {
-    let text = text.trim();
-    if text.is_empty() { otherwise.to_owned() } else { text.chars().take(letters).collect() }
+    let text = if text.trim().is_empty() { otherwise } else { text.trim() };
+    text.chars().take(letters).collect()
 }
 
 fn main() -> io::Result<()> {
@@ -178,12 +156,9 @@ fn main() -> io::Result<()> {
         println!("chat in Rust on {}", listener.local_addr()?);
         let rooms = Rc::new(RefCell::new(Rooms::new()));
         for number in 0.. {
-            let (stream, _) = listener.accept().await?;
-            let served = serve(Rc::new(stream), Rc::clone(&rooms), number);
+            let served = serve(Rc::new(listener.accept().await?.0), Rc::clone(&rooms), number);
             tokio_uring::spawn(async {
-                if let Err(error) = served.await {
-                    println!("ended: {error}");
-                }
+                served.await.unwrap_or_else(|error| println!("ended: {error}"));
             });
         }
         Ok(())
