@@ -282,7 +282,7 @@ fn reachable(host: &str) -> bool {
         || host.starts_with("[") && !host.ends_with("]")
 }
 
-/// Relative links and anchors in the pages that lead nowhere.
+/// Relative links, anchors and paths in the pages that lead nowhere.
 pub(crate) fn links(tree: &[Source]) -> Vec<Finding> {
     let mut found = Vec::new();
     for page in tree.iter().filter(|s| s.path.ends_with(".md")) {
@@ -293,9 +293,22 @@ pub(crate) fn links(tree: &[Source]) -> Vec<Finding> {
                     found.push(page.finding(index + 1, format!("`{target}` leads nowhere")));
                 }
             }
+            for path in line.split('`').skip(1).step_by(2).filter(|span| is_path(tree, span)) {
+                let within = format!("{}/", path.trim_end_matches('/'));
+                if !tree.iter().any(|s| s.path == path || s.path.starts_with(&within)) {
+                    found.push(page.finding(index + 1, format!("`{path}` leads nowhere")));
+                }
+            }
         }
     }
     found
+}
+
+/// Whether code in a page is a path from the root of the tree, and nothing else.
+fn is_path(tree: &[Source], span: &str) -> bool {
+    let plain = span.chars().all(|c| is_word(c) || "./-".contains(c));
+    let top = span.split_once('/').map(|(top, _)| format!("{top}/"));
+    plain && top.is_some_and(|top| tree.iter().any(|s| s.path.starts_with(&top)))
 }
 
 fn leads_somewhere(tree: &[Source], page: &Source, target: &str) -> bool {
@@ -427,5 +440,7 @@ mod tests {
         assert_eq!(page("[a](gone.md)"), ["1 `gone.md` leads nowhere"]);
         assert_eq!(page("[a](../benches/README.md#gone)").len(), 1);
         assert_eq!(page("# Here\n[a](#here) [b](#there)").len(), 1);
+        assert_eq!(page("`benches/README.md` `benches/` `any/thing` `benches/*.md`").len(), 0);
+        assert_eq!(page("`benches/gone.rs`"), ["1 `benches/gone.rs` leads nowhere"]);
     }
 }
