@@ -1,5 +1,7 @@
 //! Where the log goes and what of it.
 
+use std::env;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 
 use tracing::level_filters::LevelFilter;
@@ -15,7 +17,7 @@ pub fn init(log: &Log) {
     let layer = match log.format {
         LogFormat::Text => fmt::layer()
             .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal())
+            .with_ansi(io::stderr().is_terminal() && !is_set(env::var_os("NO_COLOR")))
             .with_target(false)
             .boxed(),
         LogFormat::Json => fmt::layer()
@@ -26,6 +28,11 @@ pub fn init(log: &Log) {
             .boxed(),
     };
     let _ = registry().with(layer.with_filter(filter(log.level))).try_init();
+}
+
+/// As `NO_COLOR` is defined: empty is as good as not there.
+fn is_set(variable: Option<OsString>) -> bool {
+    variable.is_some_and(|value| !value.is_empty())
 }
 
 /// Libraries speak at `warn`, unless everything is asked for.
@@ -39,4 +46,15 @@ fn filter(level: LogLevel) -> Targets {
     };
     let theirs = if level == LogLevel::Trace { ours } else { ours.min(LevelFilter::WARN) };
     Targets::new().with_default(theirs).with_target("kcp_gateway", ours).with_target("net_io", ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_asks_for_nothing() {
+        assert!(is_set(Some("1".into())));
+        assert!(!is_set(Some("".into())) && !is_set(None));
+    }
 }

@@ -219,15 +219,25 @@ impl Load {
         }
     }
 
-    /// The known key that was probably meant: near as a whole, or the right name in the wrong section.
+    /// The known key that was probably meant: near as a whole, the right name in the wrong section, or one of its own section
+    /// that begins the same.
     fn nearest(&self, key: &str) -> Option<String> {
-        let name = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+        fn split(path: &str) -> (&str, &str) {
+            path.rsplit_once('.').unwrap_or(("", path))
+        }
+        let (section, name) = split(key);
         let distance = |known: &String| {
+            let (known_section, known_name) = split(known);
+            let short = name.len().min(known_name.len());
+            let begins = name.starts_with(known_name) || known_name.starts_with(name);
+            if section == known_section && begins && short >= 3 {
+                return 0;
+            }
             let whole = strsim::damerau_levenshtein(key, known);
-            whole.min(strsim::damerau_levenshtein(&name(key), &name(known)) + 1)
+            whole.min(strsim::damerau_levenshtein(name, known_name) + 1)
         };
         let (near, known) = self.known.iter().map(|known| (distance(known), known)).min()?;
-        (near <= 1 + name(key).len() / 4).then(|| known.clone())
+        (near <= 1 + name.len() / 4).then(|| known.clone())
     }
 }
 

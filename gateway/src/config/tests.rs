@@ -402,6 +402,11 @@ fn unknown_keys_get_a_suggestion() {
             "[[listener]]\naddr = \"0.0.0.0:1\"\nmtv = 1\n",
             "unknown key `listener[0].mtv`; did you mean `listener[0].mtu`?",
         ),
+        // Not `probe.address`, which has the very name in another section.
+        (
+            "[[listener]]\naddr = \"0.0.0.0:1\"\naddress = 1\n",
+            "unknown key `listener[0].address`; did you mean `listener[0].addr`?",
+        ),
         ("[weather]\nsunny = true\n", "unknown key `weather.sunny`"),
         ("\"io.driver\" = \"epoll\"\n", "unknown key `\"io.driver\"`; did you mean `io.driver`?"),
         ("[nothing]\n", "unknown key `nothing`"),

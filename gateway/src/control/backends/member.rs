@@ -31,8 +31,8 @@ pub(super) struct Member {
     /// What a session met last.
     met: Option<&'static str>,
     ejected: bool,
-    /// What was last said of it in the log.
-    pub(super) said: Standing,
+    /// What was last said of it in the log; `None` while nothing was.
+    said: Option<Standing>,
 }
 
 /// Where an address came from.
@@ -111,7 +111,7 @@ impl Member {
             last: None,
             met: None,
             ejected: false,
-            said: Standing::Down,
+            said: None,
         }
     }
 
@@ -151,6 +151,17 @@ impl Member {
             }
             State::Up | State::Draining => (Standing::Up, String::new()),
         }
+    }
+
+    /// What it was until now, when the log is to say that it is `standing`. Of a new one nothing is said until it works, or a
+    /// check or a connection has failed.
+    pub(super) fn news(&mut self, standing: Standing) -> Option<&'static str> {
+        let failed = matches!(self.last, Some((_, Err(_))));
+        let unknown = self.said.is_none() && standing == Standing::Down && !failed;
+        if unknown || self.said == Some(standing) {
+            return None;
+        }
+        Some(self.said.replace(standing).map_or("new", Standing::label))
     }
 
     /// Does what is due; tells whether a check is to begin.

@@ -488,10 +488,8 @@ impl Registry {
             for member in &mut group.members {
                 let better = best.is_some_and(|best| best < member.place.priority);
                 let (standing, why) = member.standing(group.drained, better);
-                if standing == member.said {
-                    continue;
-                }
-                let (backend, was) = (&member.name, member.said.label());
+                let Some(was) = member.news(standing) else { continue };
+                let backend = &member.name;
                 match standing {
                     Standing::Up => tracing::info!(%backend, was, "a backend is up"),
                     Standing::Down | Standing::Ejected => {
@@ -501,7 +499,6 @@ impl Registry {
                         tracing::info!(%backend, was, %why, "a backend is {}", standing.label());
                     }
                 }
-                member.said = standing;
             }
         }
     }

@@ -3,13 +3,16 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use super::member::Member;
 use super::registry::{Action, Shards};
 use super::*;
 use crate::config::{Backend, BackendSettings, BackendUrl, Target};
 use crate::control::command::{Report, ShardReport};
 use crate::shard::backend_stats::{BackendStat, ConnectFailure, LinkEnd};
-use crate::upstream::backend::BackendId;
-use crate::upstream::framing::Framing;
+use crate::upstream::backend::{BackendId, Kind};
+use crate::upstream::framing::{Codec, Framing};
+use crate::upstream::health::{Health, HealthConfig};
+use crate::upstream::link::LinkConfig;
 use net_io::{Now, StreamAddr};
 
 const START: Now = Now(10_000_000_000);
@@ -383,4 +386,26 @@ fn more_addresses_than_places_are_left_out_and_counted() {
     assert!(!registry.reconcile(START, &fake));
     assert_eq!(registry.list().list.len(), 10);
     assert_eq!(registry.resolutions().next(), Some(("g", 2, 0, 0)));
+}
+
+#[test]
+fn the_log_tells_of_a_backend_that_was_never_there() {
+    let codec = Codec { framing: Framing::U32Be, message_max: 1000, cut: 1000 };
+    let kind = Kind::Tcp(LinkConfig::new(codec));
+    let health = Health::new(START, HealthConfig::default(), 1);
+    let (name, place) = ("a".into(), place("10.0.0.1:1"));
+    let mut member = Member::new((1, BackendId(0), name), place, kind, health, None);
+    let news = |member: &mut Member| {
+        let (standing, _) = member.standing(false, false);
+        member.news(standing)
+    };
+    assert_eq!(news(&mut member), None, "not checked yet");
+    assert!(member.handle_timeout(START));
+    member.on_check(START, Err("refused".into()));
+    assert_eq!(news(&mut member), Some("new"));
+    assert_eq!(news(&mut member), None, "once is enough");
+    let later = START.add_ms(60_000);
+    assert!(member.handle_timeout(later));
+    member.on_check(later, Ok(()));
+    assert_eq!(news(&mut member), Some("down"));
 }
