@@ -285,7 +285,7 @@ impl Report {
         writeln!(out)?;
         writeln!(
             out,
-            "{:<22}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
+            "{:<20}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
             "", "p50", "p90", "p99", "p99.9", "p99.99", "max"
         )?;
         for (name, quantiles) in [
@@ -380,7 +380,7 @@ impl Report {
 }
 
 fn write_quantiles(out: &mut impl Write, name: &str, quantiles: &Quantiles) -> io::Result<()> {
-    write!(out, "{name:<22}")?;
+    write!(out, "{name:<20}")?;
     if quantiles.samples == 0 {
         return writeln!(out, "{:>10}", "no samples");
     }

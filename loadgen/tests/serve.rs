@@ -51,6 +51,15 @@ fn a_session_without_its_header_is_cut_off_and_told_apart() {
 }
 
 #[test]
+fn a_connection_that_says_nothing_is_a_check_and_no_bad_header() {
+    let server = start(serve(Behaviour::Echo, Framing::U32Be));
+    let client = Client::without_header(&server, Framing::U32Be);
+    client.finish();
+    let totals = until(&server, |totals| totals.ended == 1);
+    assert_eq!((totals.sessions, totals.checks, totals.proxy_errors), (1, 1, 0));
+}
+
+#[test]
 fn a_header_is_not_asked_for_when_none_was_agreed_on() {
     let mut config = serve(Behaviour::Echo, Framing::U16Le);
     config.dialect.proxy = false;

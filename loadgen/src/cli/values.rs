@@ -136,7 +136,7 @@ impl FromStr for Chance {
                 let ppm = (percent * 10_000.0).round() as u32;
                 Ok(Self(ppm))
             }
-            _ => Err(ValueError("write a percentage, e.g. 5% or 0.1%")),
+            _ => Err(ValueError("write 0% to 100%, e.g. 5% or 0.1%")),
         }
     }
 }

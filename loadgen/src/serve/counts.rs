@@ -47,6 +47,8 @@ counts! {
     sessions_open,
     /// Most sessions that lived at once.
     sessions_peak,
+    /// Sessions that ended before they said anything, of those that must begin with a PROXY header: a gateway's checks.
+    checks,
     /// PROXY headers that were as they must be.
     proxy_headers,
     /// Sessions ended because theirs was not.
@@ -124,12 +126,13 @@ impl Totals {
             self.bytes_out,
             self.dropped
         )?;
-        let first = self.first_proxy_error.as_ref().map(|e| format!("; the first: {e}"));
+        let first = self.first_proxy_error.as_ref().map(|e| format!("; the first bad one: {e}"));
         writeln!(
             out,
-            "PROXY       {} good, {} bad{}",
+            "PROXY       {} good, {} bad, {} checks that ended before one{}",
             self.proxy_headers,
             self.proxy_errors,
+            self.checks,
             first.unwrap_or_default()
         )?;
         writeln!(out, "as asked    {} crashes, {} misdeeds", self.crashes, self.misdeeds)

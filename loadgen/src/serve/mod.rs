@@ -92,28 +92,28 @@ pub struct Dialect {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// Its threads or their poller were refused.
-    #[error("cannot start {threads} threads: {source}")]
+    #[error("cannot start {threads} threads: {cause}")]
     Runtime {
         /// How many were asked for.
         threads: usize,
         /// The kernel's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// It cannot listen there.
-    #[error("--listen {listen}: {source}{}", hint(.source))]
+    #[error("--listen {listen}: {cause}{}", hint(.cause))]
     Listen {
         /// Where.
         listen: String,
         /// The kernel's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The NATS server is not there, or refuses.
-    #[error("--nats {url}: {source}")]
+    #[error("--nats {url}: {cause}")]
     Nats {
         /// Where.
         url: String,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -146,10 +146,10 @@ impl Server {
             .worker_threads(threads)
             .enable_all()
             .build()
-            .map_err(|source| ServeError::Runtime { threads, source })?;
+            .map_err(|cause| ServeError::Runtime { threads, cause })?;
         let host = Arc::new(Host::new(serve));
         if serve.kind == Kind::Nats {
-            let failed = |source| ServeError::Nats { url: serve.nats.clone(), source };
+            let failed = |cause| ServeError::Nats { url: serve.nats.clone(), cause };
             let (client, sessions) =
                 runtime.block_on(nats::connect(&serve.nats)).map_err(failed)?;
             runtime.spawn(nats::run(Arc::clone(&host), client, sessions));
@@ -160,7 +160,7 @@ impl Server {
             let _context = runtime.enter();
             for listen in &serve.listen {
                 let one = Bound::bind(listen, serve.socket_buffer)
-                    .map_err(|source| ServeError::Listen { listen: listen.to_string(), source })?;
+                    .map_err(|cause| ServeError::Listen { listen: listen.to_string(), cause })?;
                 bound.push(one);
             }
         }

@@ -181,6 +181,10 @@ impl<'a> Session<'a> {
                 }
             }
             if read_some(io, &mut self.inbox, self.host.serve.behaviour).await? == 0 {
+                if self.inbox.is_empty() {
+                    Counts::add(&counts.checks, 1);
+                    return Ok(Some(Ended::Finished { mid_message: false }));
+                }
                 let error = "a session that ended before its PROXY header did";
                 counts.on_proxy_error(&error);
                 return Ok(Some(Ended::BadProxy));
