@@ -152,7 +152,8 @@ fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     let addr = addr.parse().map_err(|_| io::Error::new(ErrorKind::InvalidInput, addr))?;
     tokio_uring::start(async {
-        let listener = TcpListener::bind(addr)?;
+        let listener = TcpListener::bind(addr)
+            .map_err(|error| io::Error::new(error.kind(), format!("{addr}: {error}")))?;
         println!("chat in Rust on {}", listener.local_addr()?);
         let rooms = Rc::new(RefCell::new(Rooms::new()));
         for number in 0.. {

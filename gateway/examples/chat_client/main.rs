@@ -41,7 +41,7 @@ fn talk(kcp: &mut Reference, socket: &UdpSocket, typed: &Receiver<String>) -> io
     let began = Instant::now();
     let mut datagram = [0; 2048];
     let mut message = vec![0; 65_536];
-    let mut leaving = false;
+    let (mut leaving, mut heard) = (false, false);
     loop {
         match typed.try_recv() {
             Ok(line) if line.is_empty() => {}
@@ -57,11 +57,18 @@ fn talk(kcp: &mut Reference, socket: &UdpSocket, typed: &Receiver<String>) -> io
         kcp.update(now);
         send(kcp, socket)?;
         match socket.recv(&mut datagram) {
-            Ok(len) => drop(kcp.input(&datagram[..len])),
+            Ok(len) => {
+                heard = true;
+                kcp.input(&datagram[..len]);
+            }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             // Nobody is there yet: the library sends again.
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
             Err(error) => return Err(error),
+        }
+        if !heard && began.elapsed() > PATIENCE {
+            heard = true;
+            println!("{} does not answer yet: does the gateway run there?", socket.peer_addr()?);
         }
         while let Ok(len) = usize::try_from(kcp.recv(&mut message)) {
             let line = String::from_utf8_lossy(&message[..len]);
@@ -101,5 +108,7 @@ fn typed() -> Receiver<String> {
     lines
 }
 
+/// Silence that is worth a word.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// As often as the library is to be updated.
 const TICK: Duration = Duration::from_millis(5);
