@@ -43,13 +43,16 @@ fn command() -> String {
     [env!("CARGO_PKG_NAME").to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// The checked-out commit; `+` when the tree has changes that are not in it.
+/// The commit that the program was built from, wherever it runs; `+` when the tree it came from has changes that are not in it.
 fn commit() -> String {
-    let git = |args: &[&str]| {
-        let output = Command::new("git").args(args).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let Some(head) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "unknown".into() };
-    let clean = git(&["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
-    if clean { head } else { head + "+" }
+    let built = kcp_loadgen::COMMIT;
+    let status = Command::new("git")
+        .args(["-C", env!("CARGO_MANIFEST_DIR"), "status", "--porcelain"])
+        .output();
+    let changed = status.is_ok_and(|output| output.status.success() && !output.stdout.is_empty());
+    match built.strip_suffix("-dirty") {
+        Some(commit) => format!("{commit}+"),
+        None if changed => format!("{built}+"),
+        None => built.to_owned(),
+    }
 }

@@ -137,7 +137,9 @@ pub(crate) fn settle(cores: &[usize]) -> Result<()> {
     end_with_parent()?;
     let mut set = CpuSet::new();
     cores.iter().for_each(|&core| set.set(core));
-    sched_setaffinity(None, &set).with_context(|| format!("cannot keep to the cores {cores:?}"))
+    sched_setaffinity(None, &set).with_context(|| {
+        format!("cannot keep to the cores {cores:?}; `taskset -cp $$` shows those there are")
+    })
 }
 
 /// Ends this process when its parent ends.

@@ -145,7 +145,10 @@ pub(crate) fn run(mut plan: Plan) -> Result<()> {
     if plan.smoke {
         (plan.rounds, plan.seconds, plan.rate, plan.sessions) = (1, 1, 1000, 10);
     }
-    ensure!(plan.rounds > 0 && plan.seconds > 0 && plan.sessions > 0, "nothing to measure");
+    ensure!(
+        plan.rounds > 0 && plan.seconds > 0 && plan.sessions > 0,
+        "nothing to measure: --rounds, --seconds and --sessions"
+    );
     let machine = Machine::this();
     println!("{}\n", machine.lines().join("\n"));
     let mut rounds = Vec::new();

@@ -57,3 +57,6 @@ pub use report::Report;
 pub use run::{RunError, run, run_with};
 pub use scenario::Scenario;
 pub use worker::WorkerError;
+
+/// The commit that this was built from, `-dirty` behind it where the tree had changes; `unknown` without git.
+pub const COMMIT: &str = env!("KCP_LOADGEN_COMMIT");

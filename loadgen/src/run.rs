@@ -313,7 +313,7 @@ fn worker_report(outcome: &Outcome) -> WorkerReport {
 fn run_info(scenario: &Scenario, probe: &Probe) -> RunInfo {
     RunInfo {
         version: env!("CARGO_PKG_VERSION"),
-        commit: env!("KCP_LOADGEN_COMMIT"),
+        commit: crate::COMMIT,
         command: std::env::args().collect::<Vec<_>>().join(" "),
         seed: scenario.seed,
         target: scenario.target.to_string(),

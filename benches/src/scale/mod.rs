@@ -107,7 +107,10 @@ pub(crate) fn run(mut plan: Plan) -> Result<()> {
     if plan.smoke {
         (plan.sizes, plan.rate, plan.seconds) = (vec![100], 1000, 1);
     }
-    ensure!(!plan.sizes.is_empty() && plan.seconds > 0 && plan.rate > 0, "nothing to measure");
+    ensure!(
+        !plan.sizes.is_empty() && plan.seconds > 0 && plan.rate > 0,
+        "nothing to measure: --sizes, --seconds and --rate"
+    );
     let machine = Machine::this();
     println!("{}\n\n{}", machine.lines().join("\n"), heading());
     let mut rows = Vec::new();
