@@ -173,6 +173,8 @@ closed_enum! {
         StalledWrite => "stalled_write",
         /// All its stream numbers are used.
         Exhausted => "exhausted",
+        /// Its backend is not listed any more.
+        Unlisted => "unlisted",
         /// The driver could not take it, or its numbers do not go together.
         Unusable => "unusable",
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use kcp_gateway::config::{Backend, BackendUrl, Config, Resolver, Source, UpstreamUrl};
+use kcp_gateway::upstream::backend::BACKENDS_MAX;
 use kcp_gateway::upstream::framing::Framing;
 use kcp_gateway::{Gateway, Lifecycle};
 use net_io::IoChoice;
@@ -294,6 +295,31 @@ fn a_watched_file_brings_backends_and_takes_them() {
     file.write(&entry("b", b.addr()));
     let view = until(admin, |view| states(view) == [up("b")]);
     assert_eq!((&view["file"]["backends"], &view["file"]["error"]), (&json!(1), &Value::Null));
+}
+
+#[test]
+fn more_yamux_backends_come_and_go_than_there_may_be_at_once() {
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = backend.local_addr().unwrap();
+    // Kept, as by a server that lives on when it is listed no longer, until the gateway ends them.
+    let _reader = thread::spawn(move || {
+        for mut stream in backend.incoming().flatten() {
+            thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
+        }
+    });
+    let file = File::new("many");
+    let mut config = config("echo");
+    config.upstream.discovery_file = Some(file.0.clone());
+    let (_gateway, admin) = start(config);
+    for n in 0..=BACKENDS_MAX {
+        file.write(&format!("[[backend]]\nname = \"b{n}\"\nurl = \"yamux://{addr}\"\n"));
+        let name = json!(format!("b{n}"));
+        until(admin, |view| {
+            let b = &view["backends"][0];
+            (&b["name"], &b["state"]) == (&name, &json!("up"))
+        });
+    }
+    until(admin, |view| view["leaving"] == json!([]));
 }
 
 #[test]

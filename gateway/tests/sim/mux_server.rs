@@ -22,6 +22,8 @@ pub(crate) struct MuxServer {
     /// Streams opened, and those that the gateway has finished.
     pub(crate) opened: u64,
     pub(crate) finished: u64,
+    /// Times that the gateway went away in order.
+    pub(crate) farewells: u32,
     /// Codes other than 0 with which the gateway went away.
     pub(crate) faults: Vec<u32>,
 }
@@ -98,6 +100,7 @@ impl MuxServer {
             messages: 0,
             opened: 0,
             finished: 0,
+            farewells: 0,
             faults: Vec::new(),
         }
     }
@@ -205,7 +208,8 @@ impl MuxServer {
             match kind {
                 PING if flags & SYN != 0 => link.outbox.extend(frame(PING, ACK, 0, length)),
                 PING => {}
-                GO_AWAY => self.faults.extend(Some(length).filter(|&code| code != 0)),
+                GO_AWAY if length == 0 => self.farewells += 1,
+                GO_AWAY => self.faults.push(length),
                 _ => self.stream_frame(link, kind, flags, id, length, &body),
             }
         }

@@ -308,6 +308,40 @@ fn a_server_that_goes_away_keeps_its_sessions_and_gets_no_new_ones() {
 }
 
 #[test]
+fn a_server_that_is_listed_no_longer_keeps_its_link_until_its_last_session_ends() {
+    let mut links = Links::new(&calm(6), 1, 3, |backends| backends.list[2].weight = 0);
+    links.world.add_client(10, 500, 8);
+    links.world.run(200, |_| false);
+    let tell = |world: &World, count| {
+        let listed = Arc::new(backends(count));
+        world.command(|| ShardCommand::Backends(Arc::clone(&listed)));
+    };
+    let linked = |world: &World, id: u16| {
+        let link = world.backend(id, |b| b.get(BackendStat::Links));
+        (world.mux_servers[usize::from(id)].links(), link)
+    };
+    tell(&links.world, 1);
+    assert!(links.world.run(1_000, |w| linked(w, 2) == (0, 0)), "it had no sessions");
+    assert_eq!((linked(&links.world, 0), linked(&links.world, 1)), ((1, 1), (1, 1)));
+    let retired = Report::LinkRetired(LinkEnd::Unlisted);
+    assert_eq!(links.world.reports.try_iter().filter(|r| r.what == retired).count(), 1);
+
+    // It comes back: its link goes on as if nothing had been.
+    tell(&links.world, 2);
+    links.world.add_client(4, 10, 8);
+    links.world.run(500, |_| false);
+    assert_eq!(links.world.backend(1, |b| b.get(BackendStat::SessionsAssigned)), 7);
+    assert!(links.world.run(60_000, World::all_answered), "nobody noticed");
+
+    tell(&links.world, 1);
+    links.world.run(400_000, |_| false);
+    assert_eq!((linked(&links.world, 0), linked(&links.world, 1)), ((1, 1), (0, 0)));
+    let farewells = |server: usize| links.world.mux_servers[server].farewells;
+    assert_eq!([0, 1, 2].map(farewells), [0, 1, 1], "each was left with a word");
+    assert_settled(&links.world);
+}
+
+#[test]
 fn a_server_without_window_stops_its_clients_and_loses_nothing() {
     for_seeds(4, |seed| {
         let Links { mut world, .. } = Links::new(&calm(seed), 1, 2, |_| {});

@@ -264,6 +264,7 @@ const fn is_misbehaviour(end: LinkEnd) -> bool {
             | LinkEnd::Reset
             | LinkEnd::GoAway
             | LinkEnd::Exhausted
+            | LinkEnd::Unlisted
             | LinkEnd::Unusable
     )
 }

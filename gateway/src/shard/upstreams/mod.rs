@@ -194,6 +194,7 @@ impl Upstreams {
             self.links.adopt(driver, clock, backend, stream, &mut self.desk);
             self.desk.waiting.hurry(now);
         }
+        self.links.tell_listed(&self.desk.backends);
     }
 
     /// A datagram has touched a session: its messages go on, and if acknowledgements have made room, so does its backend.

@@ -35,6 +35,8 @@ struct Link {
     backend: BackendId,
     mux: Mux<SessionId>,
     standing: Standing,
+    /// Its backend is one of those that there are now.
+    listed: bool,
     /// The connection has ended, with so many bytes queued that the kernel had not taken.
     closed: Option<usize>,
     /// What the books have of what it counts.
@@ -59,6 +61,14 @@ impl Links {
     /// No link.
     pub(super) const fn new() -> Self {
         Self { links: Vec::new(), configs: [None; BACKENDS_MAX], dirty: false, first: 0 }
+    }
+
+    /// Tells links whether their backends are listed. One whose backend is not ends when it has no sessions: nobody else would
+    /// close it, and as long as it is open its backend takes one of the places that there are.
+    pub(super) fn tell_listed(&mut self, backends: &Backends) {
+        for link in self.links.iter_mut().flatten() {
+            link.listed = backends.list.iter().any(|backend| backend.id == link.backend);
+        }
     }
 
     /// Whose a link is.
@@ -95,7 +105,8 @@ impl Links {
             Ok(stream) => {
                 driver.stream_read(stream);
                 let (standing, booked) = (Standing::Open, Counters::default());
-                let link = Link { stream, backend, mux, standing, closed: None, booked };
+                let listed = true;
+                let link = Link { stream, backend, mux, standing, listed, closed: None, booked };
                 match self.links.iter_mut().find(|place| place.is_none()) {
                     Some(place) => *place = Some(link),
                     None => self.links.push(Some(link)),
@@ -345,7 +356,13 @@ impl Links {
         for number in self.numbers() {
             let Some(link) = self.at(number) else { continue };
             match link.standing {
-                Standing::Open => continue,
+                Standing::Open if link.listed || link.mux.streams() > 0 => continue,
+                Standing::Open => {
+                    link.standing = Standing::Retired;
+                    desk.stats.link_end(link.backend, LinkEnd::Unlisted);
+                    desk.reports.send(link.backend, Report::LinkRetired(LinkEnd::Unlisted));
+                    self.leave(driver, number, pool, desk, floor);
+                }
                 Standing::Retired if link.mux.streams() > 0 => continue,
                 Standing::Retired => self.leave(driver, number, pool, desk, floor),
                 Standing::Lost => {
@@ -375,6 +392,9 @@ impl Links {
     ) {
         let Some(link) = self.at(number) else { return };
         let speaks = link.standing == Standing::Retired || link.mux.has_last_words();
+        if link.standing == Standing::Retired {
+            link.mux.go_away();
+        }
         // One that retired in order has nothing to complain of.
         link.mux.fail(LinkError::GoAway { code: 0 });
         let backend = link.backend;
