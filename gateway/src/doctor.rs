@@ -218,10 +218,15 @@ fn memlock(sizes: &Sizes, config: &Config, proc: &Proc) -> Finding {
     }
 }
 
-fn files(sizes: &Sizes, config: &Config, proc: &Proc) -> Finding {
+/// Descriptors that the gateway opens whatever its sessions do.
+pub(crate) fn files_beside_sessions(sizes: &Sizes, config: &Config) -> u64 {
     let shards = u64::from(sizes.shards);
     let admin = u64::from(config.admin.connections_max);
-    let needed = shards * (config.listeners.len() as u64 + FILES_PER_SHARD) + admin + FILES_BASE;
+    shards * (config.listeners.len() as u64 + FILES_PER_SHARD) + admin + FILES_BASE
+}
+
+fn files(sizes: &Sizes, config: &Config, proc: &Proc) -> Finding {
+    let needed = files_beside_sessions(sizes, config);
     let soft = proc.files.map(|limit| limit.soft);
     let is_enough = soft.flatten().is_none_or(|soft| soft >= needed);
     Finding {

@@ -13,6 +13,7 @@ use crate::control::backends::registry::Registry;
 use crate::control::backends::service::{REPORTS_MAX, Service};
 use crate::control::command::ShardReport;
 use crate::control::nats::{NatsConfig, NatsThread};
+use crate::doctor::files_beside_sessions;
 use crate::error::StartError;
 use crate::shard::backend_stats::SharedBackendStats;
 use crate::shard::{BackendSetup, NatsSetup, Upstream};
@@ -41,7 +42,7 @@ impl Wiring {
         if !config.upstream.has_backends() {
             return None;
         }
-        raise_file_limit();
+        let files = raise_file_limit();
         let registry = Registry::new(clock::monotonic(), config, sizes.shards.into(), seed);
         let backends = Arc::new(registry.list());
         let (sender, reports) = bounded(REPORTS_MAX);
@@ -52,7 +53,7 @@ impl Wiring {
             pool_bytes_max: usize::try_from(config.upstream.pool_bytes_max).unwrap_or(usize::MAX),
             listen_addrs,
             reports: sender,
-            streams: streams(config, sizes),
+            streams: streams(config, sizes, files),
         };
         Some((wiring, Service { directory, reports, published }))
     }
@@ -135,10 +136,19 @@ impl Bridging {
 }
 
 /// A connection for each session a shard may hold, a quarter more for those whose session has ended and that the backend has
-/// not finished, and the links.
-fn streams(config: &Config, sizes: &Sizes) -> StreamConfig {
+/// not finished, and the links; of the `files` that may be open no more than leave the control plane what it needs: operator,
+/// checks and reloads have to get through when the sessions have taken all they may.
+fn streams(config: &Config, sizes: &Sizes, files: Option<u64>) -> StreamConfig {
     let sessions = sizes.sessions_per_shard;
     let streams = sessions.saturating_add(sessions / 4).saturating_add(LINKS_MAX);
+    let left = files.map_or(u64::MAX, |files| {
+        let reserved = files_beside_sessions(sizes, config) + ASKED_MAX;
+        (files - reserved.min(files / 2)) / u64::from(sizes.shards)
+    });
+    if let Some(files) = files.filter(|_| u64::from(streams) > left) {
+        tracing::info!(files, per_shard = left, "open files bound the connections to backends");
+    }
+    let streams = streams.min(u32::try_from(left).unwrap_or(u32::MAX));
     StreamConfig {
         streams_max: streams.min(STREAMS_MAX),
         connecting_max: config.upstream.connecting_max,
@@ -148,22 +158,28 @@ fn streams(config: &Config, sizes: &Sizes) -> StreamConfig {
     }
 }
 
-/// Takes what the host allows this process: a session over `tcp` is a descriptor, and the usual 1,024 are few. Doctor and
-/// metrics name what is left.
-fn raise_file_limit() {
+/// Takes what the host allows this process, and tells how much that is, if it is bounded: a session over `tcp` is a
+/// descriptor, and the usual 1,024 are few. Doctor and metrics name what is left.
+fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
-        return;
+        return limit.current;
     }
     let raised = Rlimit { current: limit.maximum, ..limit };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => {
-            tracing::info!(from = limit.current, to = limit.maximum, "limit of open files raised")
+            tracing::info!(from = limit.current, to = limit.maximum, "limit of open files raised");
+            limit.maximum
         }
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+            limit.current
+        }
     }
 }
 
+/// Links and names asked for at once.
+const ASKED_MAX: u64 = 64;
 /// 64 addresses with 16 links each.
 const LINKS_MAX: u32 = 1024;
 /// What handles have room for.

@@ -1,7 +1,7 @@
 //! The program as its operator sees it: signals, exit codes, messages.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::client::Client;
-use crate::http::{get, sample};
+use crate::http::{get, sample, total};
 
 /// Longer than anything here takes, shorter than a patient person waits.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -100,6 +100,29 @@ fn loopback() -> Command {
     let mut command = program();
     command.args(["--listen", "127.0.0.1:0"]);
     command
+}
+
+#[test]
+fn sessions_leave_the_operator_his_files() {
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = backend.local_addr().unwrap();
+    let _keeper = thread::spawn(move || backend.incoming().collect::<Vec<_>>());
+    let script = "ulimit -n 160; exec \"$0\" \"$@\"";
+    let upstream = format!("tcp://{addr}");
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_kcp-gateway")]);
+    shell.args(["--listen", "127.0.0.1:0", "--upstream", &upstream]);
+    let gateway = Running::start(&mut shell);
+    let sum = |name: &str| total(&get(gateway.admin, "/metrics").body, name);
+    while sum("kcp_gateway_backend_up") < 1.0 {}
+    let clients: Vec<_> = (1..=160).map(|conv| Client::new(gateway.listener, conv)).collect();
+    clients.iter().for_each(Client::knock);
+    while sum("kcp_gateway_backend_sessions") < 80.0 || sum("kcp_gateway_sessions_waiting") < 80.0 {
+    }
+    let checks = sum("kcp_gateway_backend_checks_total");
+    while sum("kcp_gateway_backend_checks_total") < checks + 2.0 {}
+    assert_eq!(sum("kcp_gateway_backend_sessions"), 80.0, "half of the files");
+    assert_eq!(sum("kcp_gateway_backend_up"), 1.0, "its checks get through");
 }
 
 #[test]
