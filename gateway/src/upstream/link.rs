@@ -21,7 +21,7 @@
 
 use net_io::Now;
 
-use super::framing::{Codec, Decoder, Waiting};
+use super::framing::{Codec, Decoder, Progress, Waiting};
 use super::patience::half;
 use super::pool::{Pool, Queue};
 use super::{Cx, End, Event};
@@ -384,10 +384,13 @@ impl Link {
         let fed = self
             .inbound
             .feed(&config.codec, cx.pool, bytes, |message| sink(Event::Message(message)));
-        let waiting = match fed {
-            Ok(progress) => progress.waiting,
+        let Progress { waiting, empty, .. } = match fed {
+            Ok(progress) => progress,
             Err(error) => return self.end(cx, End::from(error)),
         };
+        if empty > 0 {
+            (cx.sink)(Event::Empty(empty));
+        }
         if self.phase != Phase::Finished {
             return;
         }

@@ -71,6 +71,8 @@ pub struct Cx<'a, F> {
 pub enum Event<'a> {
     /// A message, whole, never empty, at most as long as the backend's sessions allow.
     Message(&'a [u8]),
+    /// So many frames of length zero, passed over.
+    Empty(u32),
     /// The backend's part is over. The session's handle is no longer valid; nothing more comes.
     End(End),
 }

@@ -278,6 +278,7 @@ impl Gate {
                     }
                     session.has_room
                 }
+                Event::Empty(frames) => panic!("{frames} of a backend that sends none"),
                 Event::End(end) => {
                     assert_eq!(session.end.replace(end), None, "one end for each");
                     true

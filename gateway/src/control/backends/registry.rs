@@ -553,13 +553,16 @@ fn to_backend(group: &Group, member: &Member, best: Option<u16>) -> Backend {
     }
 }
 
-/// Messages as long as a session may hold; bytes without framing in pieces that fit the smallest listener's segment.
+/// Messages as long as a session may hold and some listener's protocol carries; bytes without framing in pieces that fit the
+/// smallest listener's segment.
 fn codec(config: &Config) -> Codec {
-    let mss = |listener| config.kcp_of(listener).to_core().mss();
-    let cut = config.listeners.iter().map(mss).min().unwrap_or(1);
+    let kcp = || config.listeners.iter().map(|listener| config.kcp_of(listener).to_core());
+    let cut = kcp().map(|kcp| kcp.mss()).min().unwrap_or(1);
+    let carried = kcp().map(|kcp| kcp.message_max()).max().unwrap_or(0);
+    let carried = u32::try_from(carried).unwrap_or(u32::MAX);
     Codec {
         framing: BackendSettings::default().framing,
-        message_max: config.session.queue_bytes_max,
+        message_max: config.session.queue_bytes_max.min(carried),
         cut: cut.max(1),
     }
 }

@@ -22,6 +22,10 @@ impl Desk {
     ) -> bool {
         match event {
             Event::Message(message) => self.message(floor, id, backend, message),
+            Event::Empty(frames) => {
+                self.stats.add(backend, BackendStat::EmptyIn, u64::from(frames));
+                true
+            }
             Event::End(end) => {
                 self.left(backend, end.into());
                 self.ended(floor, id, backend, until, end);

@@ -547,7 +547,6 @@ impl Link {
         let before = std::mem::replace(&mut self.booked, now);
         for (stat, n) in [
             (BackendStat::MessagesLost, now.messages_lost - before.messages_lost),
-            (BackendStat::EmptyIn, now.empty_in - before.empty_in),
             (BackendStat::StreamsRefused, now.refused - before.refused),
             (BackendStat::LateBytes, now.late_bytes - before.late_bytes),
         ] {

@@ -16,6 +16,7 @@ struct Bench {
     room: usize,
     written: Vec<u8>,
     messages: Vec<Vec<u8>>,
+    empty: u32,
     ends: Vec<End>,
 }
 
@@ -46,6 +47,7 @@ impl Bench {
             room: usize::MAX,
             written: Vec::new(),
             messages: Vec::new(),
+            empty: 0,
             ends: Vec::new(),
         };
         let write = stream(&mut bench.room, &mut bench.written);
@@ -65,10 +67,15 @@ impl Bench {
         call: impl FnOnce(&mut Link, &mut Cx<'_, &mut dyn FnMut(Event<'_>) -> bool>, &LinkConfig),
     ) {
         let (has_room, messages, ends) = (self.has_room, &mut self.messages, &mut self.ends);
+        let empty = &mut self.empty;
         let mut sink = |event: Event<'_>| match event {
             Event::Message(_) if !has_room => false,
             Event::Message(message) => {
                 messages.push(message.to_vec());
+                true
+            }
+            Event::Empty(frames) => {
+                *empty += frames;
                 true
             }
             Event::End(end) => {
@@ -166,6 +173,14 @@ fn connecting_takes_its_time_and_no_longer() {
     bench.end();
     assert_eq!((bench.ends.clone(), bench.ops()), (vec![End::ConnectFailed], vec![]));
     assert_eq!(bench.link.poll_timeout(), None);
+}
+
+#[test]
+fn frames_without_a_message_are_passed_over_and_told() {
+    let mut bench = Bench::connected();
+    bench.read(&[&frame(b"")[..], &frame(b"one"), &frame(b""), &frame(b"")].concat());
+    assert_eq!((bench.messages.clone(), bench.empty), (vec![b"one".to_vec()], 3));
+    assert_eq!(bench.pool.bytes_used(), 0);
 }
 
 #[test]

@@ -221,8 +221,6 @@ pub struct Counters {
     pub messages_out: u64,
     /// Messages taken that will never reach the kernel whole: counted when their stream is over, or in [`Mux::abandon`].
     pub messages_lost: u64,
-    /// Zero-length messages passed over.
-    pub empty_in: u64,
     /// Bytes dropped because their stream's session had ended, because the stream was refused, or because the backend never
     /// opened it: those of its own numbers are all alike here.
     pub late_bytes: u64,

@@ -316,8 +316,10 @@ impl<S: Copy> Mux<S> {
         progress: Progress,
     ) {
         self.counters.messages_in += u64::from(progress.messages);
-        self.counters.empty_in += u64::from(progress.empty);
         let stream = self.streams.get(slot);
+        if progress.empty > 0 {
+            (cx.sink)(stream.session, Event::Empty(progress.empty));
+        }
         if stream.phase == Phase::Finished {
             match progress.waiting {
                 Waiting::Room => {}

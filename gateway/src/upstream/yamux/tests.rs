@@ -21,6 +21,7 @@ struct Bench {
     /// Whether sessions have room.
     room: bool,
     messages: Vec<(u32, Vec<u8>)>,
+    empty: u32,
     ends: Vec<(u32, End)>,
 }
 
@@ -37,6 +38,7 @@ impl Bench {
             now,
             room: true,
             messages: Vec::new(),
+            empty: 0,
             ends: Vec::new(),
         }
     }
@@ -46,10 +48,15 @@ impl Bench {
         call: impl FnOnce(&mut Mux<u32>, &mut Cx<'_, &mut dyn FnMut(u32, Event<'_>) -> bool>) -> T,
     ) -> T {
         let (room, messages, ends) = (self.room, &mut self.messages, &mut self.ends);
+        let empty = &mut self.empty;
         let mut sink = |session, event: Event<'_>| match event {
             Event::Message(_) if !room => false,
             Event::Message(message) => {
                 messages.push((session, message.to_vec()));
+                true
+            }
+            Event::Empty(frames) => {
+                *empty += frames;
                 true
             }
             Event::End(end) => {
@@ -191,7 +198,7 @@ fn messages_are_handed_out_from_any_frames() {
     let first = message(&[1; 3000]);
     let wire = [
         data(1, Flags::ACK, &first[..2]),
-        data(3, Flags::ACK, &[message(b"one"), message(b"two")].concat()),
+        data(3, Flags::ACK, &[message(b"one"), message(b""), message(b"two")].concat()),
         data(1, Flags::NONE, &first[2..]),
         data(1, Flags::NONE, b""),
     ]
@@ -202,6 +209,7 @@ fn messages_are_handed_out_from_any_frames() {
         }
         let got = std::mem::take(&mut bench.messages);
         assert_eq!(got, [(8, b"one".to_vec()), (8, b"two".to_vec()), (7, vec![1; 3000])]);
+        assert_eq!(std::mem::take(&mut bench.empty), 1, "passed over and told");
         assert_eq!(bench.pool.bytes_used(), 0);
     }
 }

@@ -75,6 +75,7 @@ impl World {
                     true
                 }
                 Event::Message(_) => false,
+                Event::Empty(frames) => panic!("{frames} of a backend that sends none"),
                 Event::End(end) => {
                     client.end = Some(end);
                     true
