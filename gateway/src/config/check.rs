@@ -297,6 +297,12 @@ fn relations(config: &Config, bad: &mut impl FnMut(&str, Problem)) {
         let wanted = "this url or [[upstream.backend]] blocks, not both";
         value("upstream.url", format!("\"{url}\""), wanted.into());
     }
+    if let (url @ UpstreamUrl::Nats(_), Some(path)) =
+        (&config.upstream.url, &config.upstream.discovery_file)
+    {
+        let wanted = format!("off: messages go to {url}");
+        value("upstream.discovery_file", format!("\"{}\"", path.display()), wanted);
+    }
     backend_relations(&config.upstream.backends, &[], bad);
 }
 

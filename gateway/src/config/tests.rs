@@ -354,6 +354,10 @@ fn wrong_values_say_what_to_write() {
             "2:7: `upstream.url` is \"tcp://a:1\"; write this url or [[upstream.backend]] blocks, not both",
         ),
         (
+            "[upstream]\nurl = \"nats://a:1\"\ndiscovery_file = \"/b.toml\"\n",
+            "3:18: `upstream.discovery_file` is \"/b.toml\"; write off: messages go to nats://a:1",
+        ),
+        (
             "[upstream]\nbackend = 3\n",
             "2:11: `upstream.backend` is not an array of tables; write [[upstream.backend]] above the keys of each backend",
         ),
