@@ -97,7 +97,7 @@ impl Plan {
 /// Runs the comparison, prints its tables, writes its JSON and its picture.
 ///
 /// # Errors
-/// A result could not be written, or, of a smoke run, a server could not run or data was lost. In a full run such a row is
+/// A result could not be written; nothing could be measured; or, of a smoke run, a server could not run or data was lost. In a full run such a row is
 /// marked in the table.
 #[expect(clippy::print_stdout, reason = "the table is what the command is for")]
 pub(crate) fn run(plan: Plan) -> Result<()> {
@@ -117,6 +117,8 @@ pub(crate) fn run(plan: Plan) -> Result<()> {
         write_results(&plan, &rows(&entries, &machine), &machine)?;
     }
     println!("{}", tables(&rows(&entries, &machine)));
+    let measured = entries.iter().any(|entry| !entry.samples.is_empty());
+    ensure!(measured, "nothing could be measured: the reasons are above");
     let lost = entries.iter().flat_map(|entry| &entry.samples).any(|sample| sample.void.is_some());
     ensure!(!(lost && plan.smoke), "a server lost data");
     Ok(())

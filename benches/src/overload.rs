@@ -112,6 +112,10 @@ pub(crate) fn run(mut plan: Plan) -> Result<()> {
     if plan.smoke {
         (plan.seconds, plan.step_seconds, plan.sessions) = (0.2, 0.2, 10);
     }
+    ensure!(
+        plan.seconds > 0.0 && plan.step_seconds > 0.0 && plan.sessions > 0,
+        "nothing to measure: --seconds, --step-seconds and --sessions"
+    );
     ensure!(plan.server_core != plan.client_core, "gateway and clients need a core each");
     let machine = Machine::this();
     print_head(&machine, &plan);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -24,7 +25,11 @@ impl Process {
 
     fn of(command: &mut Command) -> anyhow::Result<Self> {
         let child = command.spawn();
-        child.map(Self).with_context(|| format!("starting {}", command.get_program().display()))
+        let path = Path::new(command.get_program());
+        // One of ours, by its path; others are looked up.
+        let absent = path.components().count() > 1 && !path.exists();
+        let hint = if absent { ": `cargo build --release` builds it" } else { "" };
+        child.map(Self).with_context(|| format!("starting {}{hint}", path.display()))
     }
 
     /// Sends it a signal by name.

@@ -49,7 +49,8 @@ pub struct Settings {
     /// Shards, one thread each [default: auto, one per core].
     #[arg(long, value_name = "N|auto")]
     shards: Option<String>,
-    /// Where messages go: echo, tcp://HOST:PORT, yamux://HOST:PORT, yamux+unix:///PATH or nats://HOST:PORT [default: echo].
+    /// Where messages go: echo, tcp://HOST:PORT, tcp+srv://NAME, yamux://HOST:PORT, yamux+srv://NAME, yamux+unix:///PATH,
+    /// nats://HOST:PORT or nats+tls://HOST:PORT [default: echo].
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
     /// The TCP address of metrics and control, or off [default: 127.0.0.1:9600].

@@ -108,14 +108,13 @@ pub(crate) fn run(mut plan: Plan) -> Result<()> {
         (plan.sizes, plan.rate, plan.seconds) = (vec![100], 1000, 1);
     }
     ensure!(
-        !plan.sizes.is_empty() && plan.seconds > 0 && plan.rate > 0,
+        !plan.sizes.is_empty() && !plan.sizes.contains(&0) && plan.seconds > 0 && plan.rate > 0,
         "nothing to measure: --sizes, --seconds and --rate"
     );
     let machine = Machine::this();
     println!("{}\n\n{}", machine.lines().join("\n"), heading());
     let mut rows = Vec::new();
     for &sessions in &plan.sizes {
-        ensure!(sessions > 0, "--sizes: a size is 1 and more");
         let row = match measure(&plan, sessions) {
             Ok(row) => row,
             Err(error) => {

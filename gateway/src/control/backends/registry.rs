@@ -135,7 +135,9 @@ impl Registry {
                 }
                 None => {
                     tracing::info!(backend = %config.name, url = %config.url, "a backend is listed");
-                    Group::new(now, self.serial(), config, settings)
+                    let drained =
+                        old.iter().any(|old| old.drained && old.config.name == config.name);
+                    Group { drained, ..Group::new(now, self.serial(), config, settings) }
                 }
             };
             self.groups.push(group);

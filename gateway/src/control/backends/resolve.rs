@@ -7,6 +7,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
 };
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use net_io::StreamAddr;
@@ -84,7 +85,7 @@ async fn hosts(
     port: u16,
     (weight, priority): (u16, u16),
 ) -> Result<Vec<Place>, String> {
-    let answer = resolver.lookup_ip(name).await.map_err(|e| format!("{name}: {e}"))?;
+    let answer = resolver.lookup_ip(name).await.map_err(|error| told(name, &error))?;
     let place = |ip| {
         let addr = StreamAddr::Tcp(SocketAddr::new(ip, port));
         Place { addr, weight, priority }
@@ -94,7 +95,7 @@ async fn hosts(
 
 /// What SRV records name. One without addresses is left out while others have some.
 async fn services(resolver: &TokioResolver, name: &str) -> Result<Vec<Place>, String> {
-    let answer = resolver.srv_lookup(name).await.map_err(|e| format!("{name}: {e}"))?;
+    let answer = resolver.srv_lookup(name).await.map_err(|error| told(name, &error))?;
     let mut places = Vec::new();
     let mut failure = None;
     let records = answer.answers().iter().filter_map(|record| {
@@ -112,6 +113,17 @@ async fn services(resolver: &TokioResolver, name: &str) -> Result<Vec<Place>, St
     match failure {
         Some(error) if places.is_empty() => Err(error),
         Some(_) | None => Ok(places),
+    }
+}
+
+/// The resolver's own words for these are those of its source.
+fn told(name: &str, error: &NetError) -> String {
+    if error.is_nx_domain() {
+        format!("{name}: there is no such name")
+    } else if error.is_no_records_found() {
+        format!("{name}: the name has no such records")
+    } else {
+        format!("{name}: {error}")
     }
 }
 

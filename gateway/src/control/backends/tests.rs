@@ -294,12 +294,12 @@ fn a_reload_keeps_what_is_the_same_backend() {
     let now = of(&registry);
     assert_eq!((now.id, now.weight, now.usable, now.draining), (BackendId(0), 7, true, true));
     assert!(!now.proxy);
-    // Another framing is another backend: its sessions cannot share a place.
+    // Another framing is another backend: its sessions cannot share a place. The operator has drained the name.
     let settings = BackendSettings { framing: Framing::U16Le, ..Default::default() };
     a.settings = Some(settings);
     registry.configure(START, &config(&[a]));
     let now = of(&registry);
-    assert_eq!((now.id, now.usable, now.draining), (BackendId(1), false, false));
+    assert_eq!((now.id, now.usable, now.draining), (BackendId(1), false, true));
     assert_eq!(now.kind.codec().unwrap().framing, Framing::U16Le);
     assert!(registry.reconcile(START, &Fake::default()));
 }

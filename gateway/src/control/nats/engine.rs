@@ -121,7 +121,7 @@ impl Engine {
                     return connection;
                 }
                 Err(error) => {
-                    let servers = self.config.servers.join(",");
+                    let (servers, error) = (self.config.servers.join(","), one_line(&error));
                     tracing::warn!(%servers, attempt, "nats: cannot connect: {error}");
                     self.stats.on_trouble(format!("{servers}: {error}"));
                     tokio::time::sleep(pause(attempt)).await;
@@ -224,13 +224,13 @@ impl Engine {
                 }
                 // A refusal is told for each message: once is enough.
                 Ok(Some(event @ (Event::ServerError(_) | Event::ClientError(_)))) => {
-                    let text = event.to_string();
+                    let text = one_line(&event);
                     if text != told {
                         tracing::warn!("nats: {text}");
                         told = text;
                     }
                 }
-                Ok(Some(event)) => tracing::debug!("nats: {event}"),
+                Ok(Some(event)) => tracing::debug!("nats: {}", one_line(&event)),
                 Ok(None) => return, // the client is gone
                 Err(_) => {
                     if self.is_down(client) {
@@ -463,6 +463,11 @@ fn at_once(messages: &mut Subscriber) -> Option<Message> {
     tokio::task::unconstrained(messages.next()).now_or_never().flatten()
 }
 
+/// What a server said must not look like another line of the log.
+fn one_line(said: &impl ToString) -> String {
+    said.to_string().replace(char::is_control, " ")
+}
+
 /// What the client has given to the connection of all that was published, marks included.
 fn written(client: &Client) -> u64 {
     client.statistics().out_messages.load(Ordering::Relaxed)
@@ -530,6 +535,11 @@ mod tests {
         assert_eq!(json["client"], "[::1]:5");
         assert_eq!(json["listener"], "127.0.0.1:4000");
         assert_eq!(json["conv"], 7);
+    }
+
+    #[test]
+    fn what_a_server_says_is_one_line() {
+        assert_eq!(one_line(&"no\r\nERROR \x1b[31mfake"), "no  ERROR  [31mfake");
     }
 
     #[test]
