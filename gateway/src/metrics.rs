@@ -180,6 +180,10 @@ fn of_stat(stat: Stat) -> Def {
         Stat::PushesDuplicate => PUSHES.with("outcome", "duplicate"),
         Stat::PushesBeyondWindow => PUSHES.with("outcome", "beyond_window"),
         Stat::PushesWithoutStorage => PUSHES.with("outcome", "without_storage"),
+        Stat::WindowsWithheld => counter(
+            "kcp_gateway_windows_withheld_total",
+            "Receive windows closed before they were full: a client's messages wait, and the store is short.",
+        ),
         Stat::AcksDropped => counter(
             "kcp_gateway_acks_dropped_total",
             "Acknowledgements not queued because a session owed too many already.",

@@ -6,6 +6,7 @@
 use crate::config::{FlushPolicy, KcpConfig, Reference};
 use crate::congestion::Losses;
 use crate::datagram::{Datagram, Full};
+use crate::grant::Grant;
 use crate::kcp::{Cx, Kcp};
 use crate::probe::Probe;
 use crate::segment::{Rules, Tally};
@@ -64,9 +65,12 @@ impl Kcp {
             return self.fill_thoroughly(cx, clock, buf, limit);
         }
         let limit = limit.min(buf.len());
-        let mut out = self.datagram(cx.config, &mut buf[..limit]);
+        let (mut out, told) = self.datagram(cx, &mut buf[..limit]);
         let full = self.fill_acks(&mut out).and_then(|()| self.fill_new(cx, clock.now, &mut out));
         let filled = limit - out.left();
+        if filled > 0 {
+            self.grant.tell(told, cx.store);
+        }
         if full.is_ok() {
             self.stage = Stage::Idle;
             self.finish_flush(cx);
@@ -87,9 +91,12 @@ impl Kcp {
         limit: usize,
     ) -> usize {
         let limit = limit.min(buf.len());
-        let mut out = self.datagram(cx.config, &mut buf[..limit]);
+        let (mut out, told) = self.datagram(cx, &mut buf[..limit]);
         let full = self.fill_all(cx, clock, &mut out);
         let filled = limit - out.left();
+        if filled > 0 {
+            self.grant.tell(told, cx.store);
+        }
         match full {
             Err(Full(needed)) if filled == 0 && needed <= buf.len() => {
                 // A segment larger than the mtu goes out alone, as it does in the reference after a smaller mtu was set.
@@ -217,17 +224,17 @@ impl Kcp {
         self.finish_flush(cx);
     }
 
-    /// A datagram to be filled, which tells the peer how much room our receive queue has.
+    /// A datagram to be filled, which tells the peer how much room our receive queue has; and what it has been told then.
     #[inline]
-    fn datagram<'a>(&self, config: &KcpConfig, room: &'a mut [u8]) -> Datagram<'a> {
-        let ready = self.block.as_deref().map_or(0, |block| block.recv.ready());
-        let free = config.rcv_wnd.saturating_sub(ready);
+    fn datagram<'a>(&self, cx: &Cx<'_>, room: &'a mut [u8]) -> (Datagram<'a>, Grant) {
+        let recv = self.block.as_deref().map(|block| &block.recv);
+        let (free, told) = self.grant.next(recv, cx.config.rcv_wnd, cx.store);
         #[expect(
             clippy::cast_possible_truncation,
             reason = "the reference cuts wnd to the field's 16 bits"
         )]
         let wnd = free as u16;
-        Datagram::new(room, self.conv, wnd, self.rcv_nxt)
+        (Datagram::new(room, self.conv, wnd, self.rcv_nxt), told)
     }
 }
 

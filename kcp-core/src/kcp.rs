@@ -7,6 +7,7 @@ use crate::config::{FlushPolicy, KcpConfig};
 use crate::congestion::Congestion;
 use crate::error::{InputError, RecvError, SendError};
 use crate::flush::{Clock, Stage};
+use crate::grant::Grant;
 use crate::probe::Probe;
 use crate::rtt::Rtt;
 use crate::segment::{InFlight, Tally};
@@ -45,6 +46,7 @@ pub struct Kcp {
     pub(crate) stage: Stage,
     pub(crate) updated: bool,
     pub(crate) dead: bool,
+    pub(crate) grant: Grant,
     pub(crate) block: Option<Box<Block>>,
 }
 
@@ -120,6 +122,7 @@ impl Kcp {
             stage: Stage::Idle,
             updated: false,
             dead: false,
+            grant: Grant::Window,
             block: None,
         }
     }
@@ -517,7 +520,8 @@ impl Kcp {
         let was_closed = block.recv.ready() >= rcv_wnd;
         block.recv.consume(cx.store);
         block.recv.promote(&mut self.rcv_nxt, rcv_wnd);
-        if was_closed && block.recv.ready() < rcv_wnd {
+        let is_open = block.recv.ready() < rcv_wnd;
+        if (was_closed && is_open) || self.grant.reopens(&block.recv, rcv_wnd, cx.store) {
             self.probe.tell();
         }
         self.release_if_empty(cx);

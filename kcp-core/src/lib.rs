@@ -59,8 +59,9 @@
 //! # What is guaranteed
 //!
 //! - With `strict` off and policy `Interval`, every byte sent, every return value and every window and timer is the
-//!   reference's, release 1.7.1 or 2.1.1 by [`Reference`]. Exceptions: what is undefined behaviour there, and
-//!   reordering by 65,536 segments and more, which is not kept.
+//!   reference's, release 1.7.1 or 2.1.1 by [`Reference`]. Exceptions: what is undefined behaviour there,
+//!   reordering by 65,536 segments and more, which is not kept, and windows told while a store is
+//!   [short](Store::is_short).
 //! - No input panics and none is believed that names what was never sent (`strict`). What a peer can make an end hold is
 //!   bounded: fragments by `2 * rcv_wnd`, acks by `2 * rcv_wnd`, all bytes by the store.
 //! - Removing an acknowledged segment, inserting a received one, and a flush in which nothing times out cost the same
@@ -86,6 +87,7 @@ mod congestion;
 mod datagram;
 mod deadline;
 mod flush;
+mod grant;
 mod input;
 mod probe;
 mod recv;

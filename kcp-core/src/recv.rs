@@ -50,6 +50,12 @@ impl Receiver {
         self.waiting
     }
 
+    /// Fragments that the next message lacks, 0 when it can be read; `None` when nothing of it has come.
+    pub(crate) fn lacking(&self) -> Option<u32> {
+        let head = self.queue().next()?;
+        Some((u32::from(head.frg()) + 1).saturating_sub(self.ready))
+    }
+
     /// Bytes of the deque's own memory.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.slots.capacity() * size_of::<Option<Fragment>>()

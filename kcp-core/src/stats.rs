@@ -19,6 +19,8 @@ pub struct Stats {
     pub pushes_beyond_window: u64,
     /// PUSH segments dropped without acknowledgement: the store was full. The peer sends them again.
     pub pushes_without_storage: u64,
+    /// Windows announced as closed although slots were free: messages waited to be read, and the store was short.
+    pub windows_withheld: u64,
     /// Acknowledgements not queued because `2 * rcv_wnd` were waiting already (strict input).
     pub acks_dropped: u64,
     /// Round-trip samples above 60,000 ms, not believed (strict input).

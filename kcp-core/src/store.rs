@@ -95,6 +95,22 @@ impl Store {
         self.bytes_max - self.bytes_max / 4
     }
 
+    /// More than half is in use: who has something waiting is to get no more than its [share](Store::share_bytes).
+    #[inline]
+    #[must_use]
+    pub const fn is_short(&self) -> bool {
+        self.bytes_used() > self.bytes_max / 2
+    }
+
+    /// What is left up to five eighths of the store, in equal parts for all who hold something. The eighth behind is for what comes
+    /// early to those whose messages do not wait.
+    #[must_use]
+    pub fn share_bytes(&self) -> usize {
+        let holders = self.blocks_made - self.blocks.len();
+        let left = (self.bytes_max / 8 * 5).saturating_sub(self.bytes_used());
+        left / holders.max(1)
+    }
+
     pub(crate) const fn refuses_receipts(&mut self, early: bool) -> bool {
         let bytes_max = if early { self.early_max() } else { self.receipts_max() };
         let refuses = self.bytes_used() > bytes_max;

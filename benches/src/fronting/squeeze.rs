@@ -115,8 +115,8 @@ const STORE: u64 = 64 << 20;
 const SIZE: u32 = 1200;
 /// Buffers of backends' sockets, in bytes: little as well.
 const SOCKET_BUFFER: u32 = 8 << 10;
-/// From such a share of it on, sessions receive nothing new.
-const FULL: f64 = 0.7;
+/// From such a share of it on, windows are narrower than they could be.
+const FULL: f64 = 0.5;
 /// What the gateway is told of such backends: one that has a fiftieth of its time leaves some connection alone for more than ten
 /// seconds.
 const STALL_MS: u32 = 60_000;

@@ -164,6 +164,11 @@ impl Sessions {
         }
     }
 
+    /// Bytes that each session which has something waiting may add to it, so that the store's memory suffices for all.
+    pub(super) fn share_bytes(&self) -> usize {
+        if self.store.is_short() { self.store.share_bytes() } else { usize::MAX }
+    }
+
     /// Ends a session: its storage goes back, its timer stops, its key is remembered. An id of it that
     /// still stands in a list finds nobody when the list is worked through.
     pub(super) fn end(

@@ -189,6 +189,8 @@ closed_enum! {
         PushesBeyondWindow => "pushes_beyond_window",
         /// PUSH segments that the full store had no place for; the client sends them again.
         PushesWithoutStorage => "pushes_without_storage",
+        /// Windows announced as closed although slots were free: the store is short, and messages wait to be read.
+        WindowsWithheld => "windows_withheld",
         /// Acknowledgements not queued because a session owed too many already.
         AcksDropped => "acks_dropped",
         /// Round-trip samples too long to be believed.
@@ -472,6 +474,7 @@ impl Stats {
             (Stat::PushesDuplicate, c.pushes_duplicate),
             (Stat::PushesBeyondWindow, c.pushes_beyond_window),
             (Stat::PushesWithoutStorage, c.pushes_without_storage),
+            (Stat::WindowsWithheld, c.windows_withheld),
             (Stat::AcksDropped, c.acks_dropped),
             (Stat::RttSamplesDropped, c.rtt_samples_dropped),
             (Stat::StoreFull, c.store_full),

@@ -340,6 +340,12 @@ impl Client {
         self.driver.waker().wake();
     }
 
+    /// Each of its players has one message more to say.
+    pub(crate) fn say_more(&mut self) {
+        self.calls.iter_mut().for_each(|call| call.messages += 1);
+        self.driver.waker().wake();
+    }
+
     fn turn(&mut self) {
         let now = self.driver.now();
         let due = self.calls.iter().filter_map(|call| {

@@ -433,12 +433,42 @@ fn those_who_wait_for_a_slow_server_stay() {
     });
 }
 
+/// Players who go on speaking to a server that stands still have their windows closed before the memory is full: nothing they send
+/// is refused, hardly anything is sent again, and when the server goes on they hear of it at once.
+#[test]
+fn players_wait_for_a_slow_server() {
+    const STORE: usize = 2 << 20;
+    const PLAYERS: u32 = 400;
+    for_seeds(4, |seed| {
+        let Links { mut world, .. } = Links::with_store(&calm(seed), 1, 1, policy(), STORE, |_| {});
+        world.add_client(PLAYERS, 1, 1_200);
+        world.clients[0].outstanding = u32::MAX;
+        assert!(world.run(5_000, World::all_answered));
+        let before = world.stat(Stat::RxDatagrams);
+        world.mux_servers[0].stuck = true;
+        let mut most = 0;
+        for _ in 0..36 {
+            world.clients[0].say_more();
+            world.run(250, |_| false);
+            most = most.max(world.stat(Stat::StoreBytes) as usize);
+        }
+        // All that they said is more than four times as much.
+        assert!(most > STORE / 2 && most < STORE / 4 * 3, "{most} bytes");
+        world.mux_servers[0].go_on();
+        assert!(world.run(2_000, World::all_answered), "they hear of it at once");
+        let datagrams = world.stat(Stat::RxDatagrams) - before;
+        assert!(datagrams < u64::from(PLAYERS) * 36 * 3 / 2, "{datagrams} datagrams");
+        assert_eq!((world.stat(Stat::StoreFull), world.losses()), (0, 0));
+    });
+}
+
 #[test]
 fn a_crowd_that_takes_nothing_stops_nobody() {
     for_seeds(4, |seed| {
         let config = besieged(seed);
         let Links { mut world, .. } =
             Links::with_store(&config, 1, 1, policy(), DEAF.store, |_| {});
-        honest_players_go_on(&mut world, seed, DEAF);
+        let ended = honest_players_go_on(&mut world, seed, DEAF);
+        assert!(ended > 0, "nobody ended for it");
     });
 }

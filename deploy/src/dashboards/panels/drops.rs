@@ -64,11 +64,17 @@ pub(super) const ROWS: Rows = &[
             panel(
                 "Store refusals",
                 "ops",
-                "Requests for payload memory that the bound refused.",
-                &[(
-                    "sum by (instance) (rate(kcp_gateway_store_full_total{instance=~\"$instance\"}[$__rate_interval]))",
-                    "{{instance}}",
-                )],
+                "Requests for payload memory that the bound refused, and windows closed so that it does not come to that.",
+                &[
+                    (
+                        "sum by (instance) (rate(kcp_gateway_store_full_total{instance=~\"$instance\"}[$__rate_interval]))",
+                        "{{instance}} refused",
+                    ),
+                    (
+                        "sum by (instance) (rate(kcp_gateway_windows_withheld_total{instance=~\"$instance\"}[$__rate_interval]))",
+                        "{{instance}} windows closed",
+                    ),
+                ],
             ),
             panel(
                 "Socket buffers",

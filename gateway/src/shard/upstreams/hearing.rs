@@ -42,13 +42,16 @@ impl Desk {
         message: &[u8],
     ) -> bool {
         let bytes_max = floor.policy.session_bytes_max;
+        let share = floor.sessions.share_bytes();
         let Some(session) = floor.session(id) else {
             self.stats.add(backend, BackendStat::BytesLost, message.len() as u64);
             return true;
         };
         // One that is longer than all there may be waits until nothing else does.
-        if message.len() > session.room(bytes_max) && session.kcp.send_bytes() > 0 {
-            self.hold(floor, id, backend, Shortage::Client);
+        let room = session.room(bytes_max);
+        if message.len() > room.min(share) && session.kcp.send_bytes() > 0 {
+            let shortage = if message.len() > room { Shortage::Client } else { Shortage::Share };
+            self.hold(floor, id, backend, shortage);
             return false;
         }
         let Floor { millis, policy, sessions, stats, .. } = floor;
@@ -79,7 +82,8 @@ impl Desk {
             Shortage::Client if self.backends.on_overflow == OnOverflow::Disconnect => {
                 floor.end(id, EndReason::SlowClient);
             }
-            Shortage::Client => {}
+            // Its own acknowledgements make room.
+            Shortage::Client | Shortage::Share => {}
         }
     }
 
@@ -145,6 +149,8 @@ impl Desk {
 pub(super) enum Shortage {
     /// The session's client is slower than the backend.
     Client,
+    /// What all sessions share is short, and this one has its part of it.
+    Share,
     /// What all sessions share is used up.
     Memory,
 }
@@ -152,8 +158,13 @@ pub(super) enum Shortage {
 impl Floor<'_> {
     /// A session takes messages of its backend.
     pub(super) fn may_hear(&mut self, id: SessionId) -> bool {
+        self.session(id).is_some_and(|session| !session.backend_waits)
+    }
+
+    /// As much waits for a session's client as may.
+    pub(super) fn is_full(&mut self, id: SessionId) -> bool {
         let bytes_max = self.policy.session_bytes_max;
-        self.session(id).is_some_and(|s| !s.backend_waits && s.room(bytes_max) > 0)
+        self.session(id).is_some_and(|session| session.room(bytes_max) == 0)
     }
 }
 

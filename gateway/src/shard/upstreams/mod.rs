@@ -521,12 +521,16 @@ impl Upstreams {
     /// Asks the driver for what a connection wants next.
     fn tend<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>, slot: u32) {
         let short = self.pool.bytes_free() < self.pool.bytes_max() / 10;
-        let guest = self.tcp.guest(slot);
-        let has_room = guest.is_none_or(|guest| !short && floor.may_hear(guest.session));
-        if !has_room && let Some(Guest { session, backend, .. }) = guest {
-            let shortage = if short { Shortage::Memory } else { Shortage::Client };
-            self.desk.hold(floor, session, backend, shortage);
-        }
+        let has_room = self.tcp.guest(slot).is_none_or(|Guest { session, backend, .. }| {
+            let shortage = match short {
+                true => Some(Shortage::Memory),
+                false => floor.is_full(session).then_some(Shortage::Client),
+            };
+            if let Some(shortage) = shortage {
+                self.desk.hold(floor, session, backend, shortage);
+            }
+            floor.may_hear(session)
+        });
         self.tcp.tend(driver, slot, floor.now, has_room, &mut self.desk);
     }
 
