@@ -228,7 +228,7 @@ impl Kcp {
     #[inline]
     fn datagram<'a>(&self, cx: &Cx<'_>, room: &'a mut [u8]) -> (Datagram<'a>, Grant) {
         let recv = self.block.as_deref().map(|block| &block.recv);
-        let (free, told) = self.grant.next(recv, cx.config.rcv_wnd, cx.store);
+        let (free, told) = self.grant.next(recv, cx.config, cx.store);
         #[expect(
             clippy::cast_possible_truncation,
             reason = "the reference cuts wnd to the field's 16 bits"

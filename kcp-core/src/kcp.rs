@@ -521,7 +521,7 @@ impl Kcp {
         block.recv.consume(cx.store);
         block.recv.promote(&mut self.rcv_nxt, rcv_wnd);
         let is_open = block.recv.ready() < rcv_wnd;
-        if (was_closed && is_open) || self.grant.reopens(&block.recv, rcv_wnd, cx.store) {
+        if (was_closed && is_open) || self.grant.reopens(&block.recv, cx.config, cx.store) {
             self.probe.tell();
         }
         self.release_if_empty(cx);

@@ -60,8 +60,8 @@
 //!
 //! - With `strict` off and policy `Interval`, every byte sent, every return value and every window and timer is the
 //!   reference's, release 1.7.1 or 2.1.1 by [`Reference`]. Exceptions: what is undefined behaviour there,
-//!   reordering by 65,536 segments and more, which is not kept, and windows told while a store is
-//!   [short](Store::is_short).
+//!   reordering by 65,536 segments and more, which is not kept, and windows told, with the WINS that tells of one, from
+//!   when messages wait unread in a [short](Store::is_short) store until the peer has its whole window again.
 //! - No input panics and none is believed that names what was never sent (`strict`). What a peer can make an end hold is
 //!   bounded: fragments by `2 * rcv_wnd`, acks by `2 * rcv_wnd`, all bytes by the store.
 //! - Removing an acknowledged segment, inserting a received one, and a flush in which nothing times out cost the same

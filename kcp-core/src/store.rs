@@ -95,20 +95,36 @@ impl Store {
         self.bytes_max - self.bytes_max / 4
     }
 
-    /// More than half is in use: who has something waiting is to get no more than its [share](Store::share_bytes).
+    /// More than half is in use: who has something waiting here is to have no more of it than a part.
     #[inline]
     #[must_use]
     pub const fn is_short(&self) -> bool {
         self.bytes_used() > self.bytes_max / 2
     }
 
-    /// What is left up to five eighths of the store, in equal parts for all who hold something. The eighth behind is for what comes
-    /// early to those whose messages do not wait.
+    /// Less than three eighths are in use.
+    pub(crate) const fn has_plenty(&self) -> bool {
+        self.bytes_used() < self.bytes_max / 8 * 3
+    }
+
+    /// What is left up to five eighths of the store, in equal parts for all who hold something. What is behind is for those whose
+    /// messages do not wait.
+    pub(crate) fn left_bytes(&self) -> usize {
+        (self.bytes_max / 8 * 5).saturating_sub(self.bytes_used()) / self.holders()
+    }
+
+    /// What one who holds something may have queued to be sent while the store is short: an equal part of three eighths of it,
+    /// or of a sixteenth when that is as much as is left for it.
     #[must_use]
-    pub fn share_bytes(&self) -> usize {
-        let holders = self.blocks_made - self.blocks.len();
-        let left = (self.bytes_max / 8 * 5).saturating_sub(self.bytes_used());
-        left / holders.max(1)
+    pub fn part_bytes(&self) -> usize {
+        let is_nearly_full = self.bytes_used() > self.receipts_max() - self.bytes_max / 16;
+        let all = if is_nearly_full { self.bytes_max / 16 } else { self.bytes_max / 8 * 3 };
+        all / self.holders()
+    }
+
+    /// Conversations that hold something, at least one.
+    fn holders(&self) -> usize {
+        self.blocks_made.saturating_sub(self.blocks.len()).max(1)
     }
 
     pub(crate) const fn refuses_receipts(&mut self, early: bool) -> bool {

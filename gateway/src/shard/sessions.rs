@@ -164,9 +164,12 @@ impl Sessions {
         }
     }
 
-    /// Bytes that each session which has something waiting may add to it, so that the store's memory suffices for all.
-    pub(super) fn share_bytes(&self) -> usize {
-        if self.store.is_short() { self.store.share_bytes() } else { usize::MAX }
+    /// Of the `bytes_max` that one session may have waiting for its client, what it may have now: its part, while memory is short.
+    pub(super) fn session_bytes_max(&self, bytes_max: usize) -> usize {
+        if !self.store.is_short() {
+            return bytes_max;
+        }
+        bytes_max.min(self.store.part_bytes())
     }
 
     /// Ends a session: its storage goes back, its timer stops, its key is remembered. An id of it that

@@ -42,15 +42,15 @@ impl Desk {
         message: &[u8],
     ) -> bool {
         let bytes_max = floor.policy.session_bytes_max;
-        let share = floor.sessions.share_bytes();
+        let part = floor.sessions.session_bytes_max(bytes_max);
         let Some(session) = floor.session(id) else {
             self.stats.add(backend, BackendStat::BytesLost, message.len() as u64);
             return true;
         };
         // One that is longer than all there may be waits until nothing else does.
-        let room = session.room(bytes_max);
-        if message.len() > room.min(share) && session.kcp.send_bytes() > 0 {
-            let shortage = if message.len() > room { Shortage::Client } else { Shortage::Share };
+        if message.len() > session.room(part) && session.kcp.send_bytes() > 0 {
+            let is_full = message.len() > session.room(bytes_max);
+            let shortage = if is_full { Shortage::Client } else { Shortage::Part };
             self.hold(floor, id, backend, shortage);
             return false;
         }
@@ -83,7 +83,7 @@ impl Desk {
                 floor.end(id, EndReason::SlowClient);
             }
             // Its own acknowledgements make room.
-            Shortage::Client | Shortage::Share => {}
+            Shortage::Client | Shortage::Part => {}
         }
     }
 
@@ -149,8 +149,8 @@ impl Desk {
 pub(super) enum Shortage {
     /// The session's client is slower than the backend.
     Client,
-    /// What all sessions share is short, and this one has its part of it.
-    Share,
+    /// The memory that all sessions share is short, and this one has its part of it.
+    Part,
     /// What all sessions share is used up.
     Memory,
 }

@@ -200,7 +200,7 @@ impl Upstreams {
     /// A datagram has touched a session: its messages go on, and if acknowledgements have made room, so does its backend.
     pub(super) fn touched<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>, index: u32) {
         let Some(id) = floor.sessions.id(index) else { return };
-        let bytes_max = floor.policy.session_bytes_max;
+        let bytes_max = floor.sessions.session_bytes_max(floor.policy.session_bytes_max);
         let Some(session) = floor.session(id) else { return };
         if let Tie::Leaving { end, .. } = session.tie
             && session.kcp.wait_snd() == 0
@@ -521,16 +521,15 @@ impl Upstreams {
     /// Asks the driver for what a connection wants next.
     fn tend<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>, slot: u32) {
         let short = self.pool.bytes_free() < self.pool.bytes_max() / 10;
-        let has_room = self.tcp.guest(slot).is_none_or(|Guest { session, backend, .. }| {
-            let shortage = match short {
-                true => Some(Shortage::Memory),
-                false => floor.is_full(session).then_some(Shortage::Client),
-            };
-            if let Some(shortage) = shortage {
-                self.desk.hold(floor, session, backend, shortage);
+        let mut has_room = true;
+        if let Some(Guest { session, backend, .. }) = self.tcp.guest(slot) {
+            if short {
+                self.desk.hold(floor, session, backend, Shortage::Memory);
+            } else if floor.is_full(session) {
+                self.desk.hold(floor, session, backend, Shortage::Client);
             }
-            floor.may_hear(session)
-        });
+            has_room = floor.may_hear(session);
+        }
         self.tcp.tend(driver, slot, floor.now, has_room, &mut self.desk);
     }
 

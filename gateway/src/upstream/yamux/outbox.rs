@@ -6,7 +6,7 @@ use super::frame::{HEADER, Header};
 
 /// Frames that wait for the kernel, in order. All of a turn's frames leave with one write.
 ///
-/// Memory: grows with use to at most a third more than the bound (what the kernel took is dropped when it is a quarter), and a
+/// Memory in use: grows to at most a third more than the bound (what the kernel took is dropped when it is a quarter), and a
 /// message beyond it while that message is put in. And eight bytes for each message in it or in the last MiB that was taken.
 #[derive(Debug)]
 pub(super) struct Outbox {
