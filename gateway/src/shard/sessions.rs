@@ -165,7 +165,7 @@ impl Sessions {
     }
 
     /// Of the `bytes_max` that one session may have waiting for its client, what it may have now: its part, while memory is short.
-    pub(super) fn session_bytes_max(&self, bytes_max: usize) -> usize {
+    pub(super) fn part_of(&self, bytes_max: usize) -> usize {
         if !self.store.is_short() {
             return bytes_max;
         }

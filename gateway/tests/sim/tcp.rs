@@ -492,7 +492,7 @@ fn a_crowd_that_holds_little_each_ends_in_turns() {
 #[test]
 fn those_who_wait_for_a_slow_server_stay() {
     const STORE: usize = 2 << 20;
-    for_seeds(2, |seed| {
+    for_seeds(4, |seed| {
         let link =
             netem::LinkConfig { delay_us: 3_000, jitter_us: 500, ..netem::LinkConfig::default() };
         let config = SimConfig { link, ..config(seed) };

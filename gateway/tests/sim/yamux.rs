@@ -421,7 +421,7 @@ fn those_who_hold_most_end_when_memory_runs_short() {
 #[test]
 fn those_who_wait_for_a_slow_server_stay() {
     const STORE: usize = 2 << 20;
-    for_seeds(2, |seed| {
+    for_seeds(4, |seed| {
         let Links { mut world, .. } = Links::with_store(&calm(seed), 1, 1, policy(), STORE, |_| {});
         those_who_wait_for_a_server_stay(&mut world, STORE, |world, still| {
             if still {

@@ -42,7 +42,7 @@ impl Desk {
         message: &[u8],
     ) -> bool {
         let bytes_max = floor.policy.session_bytes_max;
-        let part = floor.sessions.session_bytes_max(bytes_max);
+        let part = floor.sessions.part_of(bytes_max);
         let Some(session) = floor.session(id) else {
             self.stats.add(backend, BackendStat::BytesLost, message.len() as u64);
             return true;

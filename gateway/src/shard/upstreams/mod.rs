@@ -200,7 +200,7 @@ impl Upstreams {
     /// A datagram has touched a session: its messages go on, and if acknowledgements have made room, so does its backend.
     pub(super) fn touched<D: Driver>(&mut self, driver: &mut D, floor: &mut Floor<'_>, index: u32) {
         let Some(id) = floor.sessions.id(index) else { return };
-        let bytes_max = floor.sessions.session_bytes_max(floor.policy.session_bytes_max);
+        let bytes_max = floor.sessions.part_of(floor.policy.session_bytes_max);
         let Some(session) = floor.session(id) else { return };
         if let Tie::Leaving { end, .. } = session.tie
             && session.kcp.wait_snd() == 0
