@@ -18,7 +18,7 @@ use kcp_gateway::{Config, Gateway};
 use kcp_loadgen::host::process_time;
 use net_io::{DriverConfig, EpollDriver, SocketOptions, UringDriver};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::contender::{Contender, Io, Server};
 use crate::ikcp;
@@ -135,6 +135,22 @@ pub(crate) fn turn_into(core: usize, words: &[PathBuf]) -> Result<()> {
 /// None of the cores is allowed, or the parent is gone.
 pub(crate) fn settle(cores: &[usize]) -> Result<()> {
     end_with_parent()?;
+    keep_to(cores)
+}
+
+/// Runs `start` on one core; the processes and threads it starts stay there.
+///
+/// # Errors
+/// The core is not allowed, or what `start` says.
+pub(crate) fn on_core<T>(core: usize, start: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = sched_getaffinity(None).context("cannot tell the cores of this thread")?;
+    keep_to(&[core])?;
+    let started = start();
+    sched_setaffinity(None, &before).context("cannot go back to the cores of before")?;
+    started
+}
+
+fn keep_to(cores: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     cores.iter().for_each(|&core| set.set(core));
     sched_setaffinity(None, &set).with_context(|| {

@@ -1,4 +1,7 @@
 //! What a message costs on its way to a backend and back: through the gateway with each upstream, and through HAProxy.
+//!
+//! Whose cost is measured has a core to itself: waking somebody on another one is dear, and the scheduler would put a gateway with
+//! `echo` and its load together, which three programs are too much for.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -13,12 +16,17 @@ use super::pacer::Pacer;
 use super::stage::{Backend, BackendSettings, Front, FrontSettings, Kind};
 use super::{Plan, pause};
 use crate::load::Load;
+use crate::server::on_core;
 
 /// CPU time per message in microseconds, a figure a round.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Costs {
     messages_per_s: u64,
     sessions: u32,
+    /// Of the gateway and HAProxy.
+    server_core: usize,
+    /// Of clients and backends.
+    client_core: usize,
     echo: Vec<f64>,
     yamux: Vec<f64>,
     tcp: Vec<f64>,
@@ -58,8 +66,8 @@ impl Costs {
         };
         vec![
             format!(
-                "64 bytes there and back, {} sessions, {} messages/s",
-                self.sessions, self.messages_per_s
+                "64 bytes there and back, {} sessions, {} messages/s; core {} apart from clients and backends on core {}",
+                self.sessions, self.messages_per_s, self.server_core, self.client_core
             ),
             row("gateway, echo", &self.echo),
             row("gateway, yamux", &self.yamux),
@@ -74,13 +82,21 @@ impl Costs {
 /// # Errors
 /// Something could not be started, or messages were lost.
 pub(super) fn run(plan: &Plan) -> Result<Costs> {
-    let mut costs = Costs { messages_per_s: plan.pace, sessions: plan.pacers, ..Costs::default() };
+    let Plan { pace, pacers, server_core, client_core, .. } = *plan;
+    ensure!(server_core != client_core, "gateway and clients need a core each");
+    let mut costs = Costs {
+        messages_per_s: pace,
+        sessions: pacers,
+        server_core,
+        client_core,
+        ..Costs::default()
+    };
     let haproxy = haproxy();
     for round in 0..plan.rounds {
         eprintln!("cost, round {} of {}", round + 1, plan.rounds);
         costs.echo.push(of_gateway(plan, Vec::new())?);
         for (kind, of) in [(Kind::Yamux, &mut costs.yamux), (Kind::Tcp, &mut costs.tcp)] {
-            let backend = Backend::start(&BackendSettings::new(kind))?;
+            let backend = on_core(client_core, || Backend::start(&BackendSettings::new(kind)))?;
             of.push(of_gateway(plan, vec![backend.url()])?);
         }
         if let Some(program) = &haproxy {
@@ -92,7 +108,7 @@ pub(super) fn run(plan: &Plan) -> Result<Costs> {
 
 fn of_gateway(plan: &Plan, backends: Vec<String>) -> Result<f64> {
     let sessions_max = plan.pacers * 2;
-    let front = Front::start(&FrontSettings {
+    let settings = FrontSettings {
         backends,
         shards: 1,
         io: plan.io,
@@ -102,7 +118,8 @@ fn of_gateway(plan: &Plan, backends: Vec<String>) -> Result<f64> {
         queue_bytes_max: 0,
         stall_ms: 0,
         source: None,
-    })?;
+    };
+    let front = on_core(plan.server_core, || Front::start(&settings))?;
     let Plan { pacers, pace, cost_seconds, .. } = plan;
     let rate = *pace as f64 / f64::from(*pacers);
     let flags = format!(
@@ -111,7 +128,7 @@ fn of_gateway(plan: &Plan, backends: Vec<String>) -> Result<f64> {
         cost_seconds + 2,
         plan.io.label()
     );
-    let load = Load::start(front.addr, &flags)?;
+    let load = on_core(plan.client_core, || Load::start(front.addr, &flags))?;
     while front.look()?.sum("kcp_gateway_sessions", "shard") < f64::from(*pacers) {
         pause(Duration::from_millis(50));
     }
@@ -127,10 +144,11 @@ fn of_gateway(plan: &Plan, backends: Vec<String>) -> Result<f64> {
 }
 
 fn of_haproxy(plan: &Plan, program: &Path) -> Result<f64> {
-    let backend =
-        Backend::start(&BackendSettings { plain: true, ..BackendSettings::new(Kind::Tcp) })?;
-    let proxy = HaProxy::start(program, backend.addr, plan.pacers + 10)?;
-    let pacer = Pacer::start(proxy.addr, plan.pacers, plan.pace)?;
+    let Plan { server_core, client_core, pacers, pace, .. } = *plan;
+    let settings = BackendSettings { plain: true, ..BackendSettings::new(Kind::Tcp) };
+    let backend = on_core(client_core, || Backend::start(&settings))?;
+    let proxy = on_core(server_core, || HaProxy::start(program, backend.addr, pacers + 10))?;
+    let pacer = on_core(client_core, || Pacer::start(proxy.addr, pacers, pace))?;
     pause(Duration::from_secs(SETTLE_S));
     let cpu = || process_time(proxy.child.id()).context("HAProxy is gone");
     let (count, before) = (pacer.echoed(), cpu()?);

@@ -72,6 +72,12 @@ pub(crate) struct Plan {
     /// Messages a second of all of them together
     #[arg(long, default_value_t = 20_000)]
     pub(crate) pace: u64,
+    /// Where the gateway and HAProxy run while costs are measured
+    #[arg(long, default_value_t = 0)]
+    pub(crate) server_core: usize,
+    /// Where clients and backends run then
+    #[arg(long, default_value_t = 1)]
+    pub(crate) client_core: usize,
     /// Everything once and small: does it run?
     #[arg(long)]
     pub(crate) smoke: bool,
