@@ -1,9 +1,11 @@
 //! The gateway in front of backends: a crowd of sessions, the death of a backend, what a message costs, what is kept while a
 //! backend hardly moves or clients read nothing. One command that starts everything it needs and says what held.
 
+mod apart;
 mod cost;
 mod crowd;
 mod fronts;
+mod haproxy;
 mod kept;
 mod pacer;
 mod plot;
@@ -60,7 +62,7 @@ pub(crate) struct Plan {
     /// Seconds in which clients read nothing: their windows must close, and others be measured beside them
     #[arg(long, default_value_t = 75)]
     pub(crate) slow_seconds: u32,
-    /// Rounds of the costs
+    /// Rounds of the costs; up to three times as many while too little was measured with both cores near
     #[arg(long, default_value_t = 5)]
     pub(crate) rounds: u32,
     /// Seconds of a measurement of costs
